@@ -1,0 +1,1 @@
+//! Patterns that ops carry: .dockerignore and `--exclude` rules, wildcards, `--chmod` clauses.

@@ -1,0 +1,4 @@
+//! Dockerfile text to a content-hashed step graph, without IO.
+
+pub mod graph;
+pub mod instruction;

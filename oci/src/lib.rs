@@ -1,0 +1,13 @@
+//! OCI nouns, the blob store that is an OCI image layout, layer archives and the registry client.
+//!
+//! Everything here is about bytes and names that the OCI specifications define. It knows no Dockerfile, no
+//! step and no namespace. Raw bytes are kept beside every parsed document, because a digest is of bytes.
+
+pub mod config;
+pub mod digest;
+pub mod layer;
+pub mod platform;
+
+pub use config::{History, ImageConfig, RuntimeConfig};
+pub use digest::{ChainId, DiffId, Digest};
+pub use platform::Platform;
