@@ -1,5 +1,8 @@
-//! Layers as data: the entries of a layer, and the tar form they travel in.
+//! Layers as data: the entries of a layer, its index, and the tar form it travels in.
 
 pub mod entry;
+pub mod index;
+mod index_file;
 
 pub use entry::{ContentHash, Device, Entry, Kind, Mtime, Xattrs};
+pub use index::{IndexError, LayerIndex};
