@@ -3,6 +3,8 @@
 pub mod entry;
 pub mod index;
 mod index_file;
+pub mod merged;
 
 pub use entry::{ContentHash, Device, Entry, Kind, Mtime, Xattrs};
 pub use index::{IndexError, LayerIndex};
+pub use merged::{Found, MergedView};
