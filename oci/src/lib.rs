@@ -4,10 +4,13 @@
 //! step and no namespace. Raw bytes are kept beside every parsed document, because a digest is of bytes.
 
 pub mod config;
+pub mod debug;
 pub mod digest;
 pub mod layer;
 pub mod platform;
+pub mod reference;
 
 pub use config::{History, ImageConfig, RuntimeConfig};
 pub use digest::{ChainId, DiffId, Digest};
 pub use platform::Platform;
+pub use reference::Reference;
