@@ -286,7 +286,7 @@ mod tests {
         check("192.168.1.1/repo:5", "192.168.1.1/repo:5", "192.168.1.1/repo:5");
         let both = format!("a:t@{DIGEST}");
         check(&both, &format!("docker.io/library/{both}"), &both);
-        check("a--b__c.d/e", "docker.io/a--b__c.d/e", "a--b__c.d/e");
+        check("e/a--b__c.d", "docker.io/e/a--b__c.d", "e/a--b__c.d");
     }
 
     #[test]
