@@ -1,0 +1,307 @@
+//! The command line as meant: values parsed, environment read once, contradictions refused.
+
+pub mod output;
+mod values;
+
+use std::path::{Path, PathBuf};
+
+use frontend::graph::{ExtraHost, Network, Ulimit};
+use oci::Platform;
+use oci::reference::Reference;
+
+use crate::args::{BuildArgs, Print, Progress};
+use crate::failure::{Class, Failure};
+pub use output::{Output, OutputKind};
+pub use values::{parse_size, variable};
+
+/// Where the build context is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Context {
+    /// A directory.
+    Directory(PathBuf),
+}
+
+/// Where the Dockerfile is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DockerfileSource {
+    /// `Dockerfile`, else `dockerfile`, in the context.
+    Default,
+    /// A file.
+    File(PathBuf),
+    /// Standard input.
+    Stdin,
+}
+
+/// A named context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NamedContext {
+    /// A directory.
+    Directory(PathBuf),
+    /// An image of the store or a registry.
+    Image(Reference),
+    /// An image of an OCI layout directory: path, and tag or digest.
+    OciLayout(PathBuf, Option<String>),
+}
+
+/// A secret that steps may mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Secret {
+    /// Its id.
+    pub id: String,
+    /// Where its value is.
+    pub source: SecretSource,
+}
+
+/// Where a secret's value is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// In a file.
+    File(PathBuf),
+    /// In a variable of xbuild's environment.
+    Variable(String),
+}
+
+/// Resource limits of RUN steps.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Microseconds of CPU per period.
+    pub cpu_quota: Option<u64>,
+    /// Microseconds.
+    pub cpu_period: Option<u64>,
+    /// CPUs, as a list.
+    pub cpuset_cpus: Option<String>,
+    /// Processes.
+    pub pids: u64,
+}
+
+/// What `xbuild build` is asked for.
+#[derive(Debug)]
+pub struct BuildOptions {
+    /// Where COPY and ADD take files from.
+    pub context: Context,
+    /// Where the Dockerfile is.
+    pub dockerfile: DockerfileSource,
+    /// Names of the image.
+    pub tags: Vec<Reference>,
+    /// Stage.
+    pub target: Option<String>,
+    /// Build arguments, the last one of a name wins.
+    pub build_args: Vec<(String, String)>,
+    /// Named contexts.
+    pub contexts: Vec<(String, NamedContext)>,
+    /// Platform of the image.
+    pub platform: Platform,
+    /// Labels.
+    pub labels: Vec<(String, String)>,
+    /// Manifest annotations.
+    pub annotations: Vec<(String, String)>,
+    /// Run everything.
+    pub no_cache: bool,
+    /// Run these stages.
+    pub no_cache_filter: Vec<String>,
+    /// Ask registries although the store has the name.
+    pub pull: bool,
+    /// Network of steps that ask for none in particular.
+    pub network: Network,
+    /// CA bundle that steps trust.
+    pub host_ca: Option<PathBuf>,
+    /// Secrets.
+    pub secrets: Vec<Secret>,
+    /// ssh agents: id and socket.
+    pub ssh: Vec<(String, PathBuf)>,
+    /// Lines for /etc/hosts.
+    pub extra_hosts: Vec<ExtraHost>,
+    /// rlimits.
+    pub ulimits: Vec<Ulimit>,
+    /// Bytes of /dev/shm.
+    pub shm_size: Option<u64>,
+    /// cgroup limits.
+    pub limits: Limits,
+    /// Where the result goes besides the store.
+    pub outputs: Vec<Output>,
+    /// Push to the registries of the tags.
+    pub push: bool,
+    /// Load into docker or podman.
+    pub load: bool,
+    /// File that gets the digest.
+    pub iidfile: Option<PathBuf>,
+    /// File that gets the JSON description.
+    pub metadata_file: Option<PathBuf>,
+    /// How progress is shown.
+    pub progress: Progress,
+    /// Print the digest alone.
+    pub quiet: bool,
+    /// Granted entitlements.
+    pub allow: Vec<String>,
+    /// Print instead of building.
+    pub print: Option<Print>,
+    /// Say why steps run.
+    pub explain: bool,
+    /// Build stages that the target does not need.
+    pub all_stages: bool,
+    /// Steps at once.
+    pub jobs: usize,
+    /// SOURCE_DATE_EPOCH.
+    pub source_date_epoch: Option<i64>,
+    /// Registries for plain HTTP.
+    pub insecure_registries: Vec<String>,
+}
+
+impl BuildOptions {
+    /// Says what the arguments mean.
+    ///
+    /// # Errors
+    /// A usage failure that names the flag.
+    pub fn new(args: BuildArgs) -> Result<Self, Failure> {
+        let context = context(&args.context)?;
+        let build_args = args.build_arg.iter().map(|text| build_arg(text)).collect::<Result<Vec<_>, _>>()?;
+        let build_args: Vec<_> = build_args.into_iter().flatten().collect();
+        if args.push && args.tag.is_empty() {
+            return Err(usage("--push", "there is no name to push to", "give one with -t"));
+        }
+        Ok(Self {
+            context,
+            dockerfile: match args.file {
+                None => DockerfileSource::Default,
+                Some(path) if path.as_os_str() == "-" => DockerfileSource::Stdin,
+                Some(path) => DockerfileSource::File(path),
+            },
+            tags: args.tag.iter().map(|name| values::tag("-t", name)).collect::<Result<_, _>>()?,
+            target: args.target,
+            contexts: args.build_context.iter().map(|text| named_context(text)).collect::<Result<_, _>>()?,
+            platform: values::platform(&args.platform)?,
+            labels: args.label.iter().map(|text| values::pair("--label", text)).collect::<Result<_, _>>()?,
+            annotations: args
+                .annotation
+                .iter()
+                .map(|text| values::pair("--annotation", text))
+                .collect::<Result<_, _>>()?,
+            no_cache: args.no_cache,
+            no_cache_filter: args.no_cache_filter,
+            pull: args.pull,
+            network: values::network("--network", &args.network)?,
+            host_ca: args.host_ca.as_deref().map(host_ca).transpose()?,
+            secrets: args.secret.iter().map(|text| values::secret(text)).collect::<Result<_, _>>()?,
+            ssh: args.ssh.iter().map(|text| values::ssh(text)).collect::<Result<_, _>>()?,
+            extra_hosts: args.add_host.iter().map(|text| values::extra_host(text)).collect::<Result<_, _>>()?,
+            ulimits: args.ulimit.iter().map(|text| values::ulimit(text)).collect::<Result<_, _>>()?,
+            shm_size: args.shm_size.as_deref().map(|text| parse_size("--shm-size", text)).transpose()?,
+            limits: Limits {
+                memory: args.memory.as_deref().map(|text| parse_size("--memory", text)).transpose()?,
+                cpu_quota: args.cpu_quota,
+                cpu_period: args.cpu_period,
+                cpuset_cpus: args.cpuset_cpus,
+                pids: args.pids_limit,
+            },
+            outputs: args.output.iter().map(|text| output::parse("-o", text)).collect::<Result<_, _>>()?,
+            push: args.push,
+            load: args.load,
+            iidfile: args.iidfile,
+            metadata_file: args.metadata_file,
+            progress: if args.quiet { Progress::Quiet } else { args.progress },
+            quiet: args.quiet,
+            allow: args.allow.iter().map(|text| values::entitlement(text)).collect::<Result<_, _>>()?,
+            print: args.print,
+            explain: args.explain,
+            all_stages: args.all_stages,
+            jobs: args.jobs.unwrap_or_else(default_jobs).max(1),
+            source_date_epoch: values::source_date_epoch(&build_args)?,
+            build_args,
+            insecure_registries: args.insecure_registry,
+        })
+    }
+}
+
+/// Returns the CA bundle that `--host-ca` names: the given file, else the first of the places where
+/// distributions keep theirs.
+///
+/// # Errors
+/// An environment failure where there is none.
+pub fn host_ca(text: &str) -> Result<PathBuf, Failure> {
+    const PLACES: &[&str] = &[
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+        "/etc/ssl/ca-bundle.pem",
+        "/etc/ssl/cert.pem",
+    ];
+    if !text.is_empty() {
+        let path = PathBuf::from(text);
+        return if path.is_file() { Ok(path) } else { Err(usage("--host-ca", &format!("{text} is no file"), "")) };
+    }
+    PLACES.iter().map(Path::new).find(|path| path.is_file()).map(Path::to_owned).ok_or_else(|| {
+        Failure::new(
+            Class::Environment,
+            &["no CA bundle found on this host", "--host-ca", "none of the usual places has one", "give --host-ca=PATH"],
+        )
+    })
+}
+
+fn default_jobs() -> usize {
+    std::thread::available_parallelism().map_or(2, |count| count.get() * 2)
+}
+
+fn context(text: &str) -> Result<Context, Failure> {
+    let remote = ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|prefix| text.starts_with(prefix));
+    if text == "-" || remote {
+        return Err(usage(
+            &format!("context {text:?}"),
+            "standard input and remote contexts are not supported yet",
+            "give a directory",
+        ));
+    }
+    let path = PathBuf::from(text);
+    match std::fs::metadata(&path) {
+        Ok(metadata) if metadata.is_dir() => Ok(Context::Directory(path)),
+        Ok(_) => Err(source_failure(text, "it is not a directory")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(source_failure(text, "no such directory")),
+        Err(error) => Err(source_failure(text, &error.to_string())),
+    }
+}
+
+fn source_failure(text: &str, why: &str) -> Failure {
+    Failure::new(
+        Class::Source,
+        &["cannot read the build context", text, why, "give the directory that holds the Dockerfile"],
+    )
+}
+
+fn build_arg(text: &str) -> Result<Option<(String, String)>, Failure> {
+    match text.split_once('=') {
+        Some(("", _)) => Err(usage(&format!("--build-arg {text}"), "the name is empty", "write NAME=VALUE")),
+        Some((name, value)) => Ok(Some((name.to_owned(), value.to_owned()))),
+        None => Ok(variable(text).map(|value| (text.to_owned(), value))),
+    }
+}
+
+fn named_context(text: &str) -> Result<(String, NamedContext), Failure> {
+    let flag = format!("--build-context {text}");
+    let Some((name, source)) = text.split_once('=').filter(|(name, _)| !name.is_empty()) else {
+        return Err(usage(&flag, "there is no name", "write NAME=SOURCE"));
+    };
+    let context = if let Some(image) = source.strip_prefix("docker-image://") {
+        NamedContext::Image(values::tag("--build-context", image)?)
+    } else if let Some(layout) = source.strip_prefix("oci-layout://") {
+        let (path, version) = match layout.rsplit_once('@').or_else(|| layout.rsplit_once(':')) {
+            Some((path, version)) if !version.contains('/') => (path, Some(version.to_owned())),
+            _ => (layout, None),
+        };
+        NamedContext::OciLayout(path.into(), version)
+    } else if source.contains("://") || source.starts_with("git@") {
+        return Err(usage(&flag, "only directories, docker-image:// and oci-layout:// are supported yet", ""));
+    } else {
+        match std::fs::metadata(source) {
+            Ok(metadata) if metadata.is_dir() => NamedContext::Directory(source.into()),
+            Ok(_) => return Err(source_failure(source, "it is not a directory")),
+            Err(error) => return Err(source_failure(source, &error.to_string())),
+        }
+    };
+    Ok((name.to_owned(), context))
+}
+
+/// Makes a usage failure about a flag.
+pub fn usage(flag: &str, why: &str, fix: &str) -> Failure {
+    Failure::new(Class::Usage, &["unusable option", flag, why, fix])
+}

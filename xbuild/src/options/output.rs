@@ -1,0 +1,98 @@
+//! `-o type=…,dest=…`: where a result goes besides the store.
+
+use std::path::PathBuf;
+
+use super::usage;
+use crate::failure::Failure;
+
+/// One output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// In which form.
+    pub kind: OutputKind,
+    /// Where to; `-` is standard output.
+    pub dest: PathBuf,
+}
+
+/// The form of an output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputKind {
+    /// An OCI layout in a tar archive.
+    OciArchive,
+    /// An OCI layout directory.
+    OciDirectory,
+    /// An archive for `docker load`.
+    Docker,
+    /// The root file system as a tar archive.
+    Tar,
+    /// The root file system as a directory.
+    Local,
+}
+
+/// Parses the value of a flag.
+///
+/// # Errors
+/// Unknown types and keys, and a missing destination.
+pub fn parse(flag: &str, text: &str) -> Result<Output, Failure> {
+    let place = format!("{flag} {text}");
+    if !text.contains('=') {
+        let kind = if text == "-" { OutputKind::Tar } else { OutputKind::Local };
+        return Ok(Output { kind, dest: text.into() });
+    }
+    let (mut kind, mut dest, mut directory) = (None, None, false);
+    for field in text.split(',') {
+        let (key, value) = field.split_once('=').unwrap_or((field, ""));
+        match (key, value) {
+            ("type", value) => kind = Some(value.to_owned()),
+            ("dest", value) if !value.is_empty() => dest = Some(PathBuf::from(value)),
+            ("tar", "true") => directory = false,
+            ("tar", "false") => directory = true,
+            // Layer times follow SOURCE_DATE_EPOCH whenever it is set, so there is nothing left to rewrite.
+            ("rewrite-timestamp", "true") => {}
+            _ => {
+                return Err(usage(&place, &format!("unknown or unsupported {field:?}"), "the keys are type, dest and tar"));
+            }
+        }
+    }
+    let kind = match kind.as_deref() {
+        Some("oci") if directory => OutputKind::OciDirectory,
+        Some("oci") => OutputKind::OciArchive,
+        Some("docker") if !directory => OutputKind::Docker,
+        Some("tar") => OutputKind::Tar,
+        Some("local") => OutputKind::Local,
+        Some(other) => {
+            return Err(usage(&place, &format!("unknown type {other:?}"), "the types are oci, docker, tar and local"));
+        }
+        None => return Err(usage(&place, "there is no type", "write type=oci,dest=PATH")),
+    };
+    let dest = match (dest, kind) {
+        (Some(dest), _) => dest,
+        (None, OutputKind::OciArchive | OutputKind::Docker | OutputKind::Tar) => PathBuf::from("-"),
+        (None, OutputKind::OciDirectory | OutputKind::Local) => {
+            return Err(usage(&place, "there is no destination", "add dest=PATH"));
+        }
+    };
+    Ok(Output { kind, dest })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expect: Option<(OutputKind, &str)>) {
+        let output = parse("-o", text).ok().map(|output| (output.kind, output.dest));
+        assert_eq!(output, expect.map(|(kind, dest)| (kind, dest.into())), "{text}");
+    }
+
+    #[test]
+    fn outputs_are_typed() {
+        check("type=oci,dest=a.tar", Some((OutputKind::OciArchive, "a.tar")));
+        check("type=oci,dest=d,tar=false", Some((OutputKind::OciDirectory, "d")));
+        check("type=docker", Some((OutputKind::Docker, "-")));
+        check("out", Some((OutputKind::Local, "out")));
+        check("-", Some((OutputKind::Tar, "-")));
+        check("type=local", None);
+        check("type=image,dest=x", None);
+        check("type=oci,dst=x", None);
+    }
+}

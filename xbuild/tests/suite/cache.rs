@@ -1,0 +1,100 @@
+//! The cache: what hits, what runs again, and that the digest says the same.
+
+use std::process::Stdio;
+
+use crate::harness::Scratch;
+
+const DOCKERFILE: &str = "FROM busybox\nENV A=1\nRUN echo one > /one\nCOPY src /src\nRUN cat /src/a > /two\nCMD [\"sh\"]\n";
+
+#[test]
+fn a_second_build_runs_nothing_and_gives_the_same_digest() {
+    let scratch = Scratch::new().with_busybox();
+    let context = scratch.context("c", &[("Dockerfile", DOCKERFILE), ("src/a", "a\n")]);
+    let first = scratch.build(&context, &["-t", "app"]).ok();
+    assert_eq!(first.cached(), 0, "{}", first.stderr);
+    let one = scratch.digest(&context, &["-t", "app"]);
+    let second = scratch.build(&context, &["-t", "app"]).ok();
+    assert_eq!(second.cached(), 3, "{}", second.stderr);
+    assert_eq!(scratch.digest(&context, &["-t", "app"]), one);
+}
+
+#[test]
+fn no_cache_runs_every_step() {
+    let scratch = Scratch::new().with_busybox();
+    let context = scratch.context("c", &[("Dockerfile", DOCKERFILE), ("src/a", "a\n")]);
+    scratch.build(&context, &[]).ok();
+    let again = scratch.build(&context, &["--no-cache"]).ok();
+    assert_eq!(again.cached(), 0, "{}", again.stderr);
+}
+
+#[test]
+fn touching_a_file_keeps_the_hit_and_changing_a_byte_or_a_mode_does_not() {
+    let scratch = Scratch::new().with_busybox();
+    let context = scratch.context("c", &[("Dockerfile", DOCKERFILE), ("src/a", "a\n")]);
+    scratch.build(&context, &[]).ok();
+    let file = context.join("src/a");
+    std::fs::File::options().write(true).open(&file).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    assert_eq!(scratch.build(&context, &[]).ok().cached(), 3);
+    std::fs::write(&file, "b\n").unwrap();
+    assert_eq!(scratch.build(&context, &[]).ok().cached(), 1, "only the RUN before the COPY is cached");
+    assert_eq!(scratch.build(&context, &[]).ok().cached(), 3);
+    crate::harness::tool("chmod", &["0755", file.to_str().unwrap()]);
+    assert_eq!(scratch.build(&context, &[]).ok().cached(), 1, "the mode is part of the key");
+}
+
+#[test]
+fn a_rerun_with_the_same_result_keeps_what_follows() {
+    let scratch = Scratch::new().with_busybox();
+    let build = |command: &str| {
+        let text = format!("FROM busybox\nRUN echo a > /f {command}\nRUN cat /f > /g\n");
+        let context = scratch.context("c", &[("Dockerfile", &text)]);
+        scratch.build(&context, &["-t", "app"]).ok().cached()
+    };
+    assert_eq!(build("# first"), 0);
+    let before = scratch.xbuild(&["inspect", "app"]).ok().stdout;
+    assert_eq!(build("# second"), 1, "the second RUN is cached because the first made the same layer");
+    let after = scratch.xbuild(&["inspect", "app"]).ok().stdout;
+    let layers = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap()["manifest"]["layers"].clone();
+    assert!(layers(&before).as_array().is_some_and(|layers| layers.len() == 3), "{before}");
+    assert_eq!(layers(&before), layers(&after));
+}
+
+#[test]
+fn source_date_epoch_gives_one_digest_in_two_fresh_stores() {
+    let text = "FROM busybox\nRUN echo $SOURCE_DATE_EPOCH > /epoch && mkdir /d && touch /d/f\nCOPY src /src\nWORKDIR /w\n";
+    let build = || {
+        let scratch = Scratch::new();
+        let scratch = scratch.with_busybox_at("1700000000");
+        let context = scratch.context("c", &[("Dockerfile", text), ("src/a", "a\n")]);
+        let run = crate::harness::finish(
+            scratch
+                .command(&["build", "-q", "--network", "host", "-t", "app", context.to_str().unwrap()])
+                .env("SOURCE_DATE_EPOCH", "1700000000"),
+        )
+        .ok();
+        let epoch = scratch.xbuild(&["run", "app", "cat", "/epoch"]).ok().stdout;
+        assert_eq!(epoch.trim(), "1700000000");
+        run.digest()
+    };
+    assert_eq!(build(), build());
+}
+
+#[test]
+fn two_builds_at_once_share_the_store_and_run_a_step_once() {
+    let scratch = Scratch::new().with_busybox();
+    let text = "FROM busybox\nRUN sleep 1 && cat /proc/sys/kernel/random/uuid > /id\n";
+    let context = scratch.context("c", &[("Dockerfile", text)]);
+    let start = |name: &str| {
+        scratch
+            .command(&["build", "-q", "--network", "host", "-t", name, context.to_str().unwrap()])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let children = [start("one"), start("two")];
+    for child in children {
+        assert!(child.wait_with_output().unwrap().status.success());
+    }
+    let id = |name: &str| scratch.xbuild(&["run", name, "cat", "/id"]).ok().stdout;
+    assert_eq!(id("one"), id("two"));
+}

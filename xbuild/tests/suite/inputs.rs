@@ -1,0 +1,127 @@
+//! Bad input: one clear line, the right exit code, nothing half-written.
+
+use crate::harness::{Scratch, free_port};
+
+#[test]
+fn a_missing_dockerfile_is_named() {
+    let scratch = Scratch::new();
+    let context = scratch.context("c", &[("x", "")]);
+    scratch.build(&context, &[]).fails(3, &["Dockerfile"]);
+    scratch.build(&context, &["-f", "nowhere/Dockerfile.dev"]).fails(3, &["nowhere/Dockerfile.dev"]);
+}
+
+#[test]
+fn an_empty_dockerfile_is_no_image() {
+    let scratch = Scratch::new();
+    for text in ["", "# only a comment\n", "\n\n"] {
+        let context = scratch.context("c", &[("Dockerfile", text)]);
+        scratch.build(&context, &[]).fails(3, &["Dockerfile"]);
+    }
+}
+
+#[test]
+fn an_unknown_instruction_is_shown_with_its_place_and_a_guess() {
+    let scratch = Scratch::new();
+    let context = scratch.context("c", &[("Dockerfile", "FROM scratch\nCOPPY a b\nLABLE x=y\n")]);
+    let run = scratch.build(&context, &[]).fails(3, &["Dockerfile:2:1", "COPPY", "COPY"]);
+    assert!(run.stderr.contains("LABLE"), "both mistakes are shown:\n{}", run.stderr);
+}
+
+#[test]
+fn a_missing_context_file_is_named_with_the_nearest_name_or_the_rule_that_hid_it() {
+    let scratch = Scratch::new();
+    let context = scratch.context("c", &[("Dockerfile", "FROM scratch\nCOPY requirments.txt /\n"), ("requirements.txt", "")]);
+    scratch.build(&context, &[]).fails(3, &["Dockerfile:2", "requirments.txt", "requirements.txt"]);
+    let hidden = scratch.context(
+        "hidden",
+        &[("Dockerfile", "FROM scratch\nCOPY secret.txt /\n"), ("secret.txt", ""), (".dockerignore", "# c\n*.txt\n")],
+    );
+    scratch.build(&hidden, &[]).fails(3, &["Dockerfile:2", "secret.txt", ".dockerignore:2"]);
+}
+
+#[test]
+fn a_base_that_does_not_exist_is_a_source_failure() {
+    let Some(registry) = crate::harness::Registry::start() else { return };
+    let scratch = Scratch::new();
+    let context = scratch.context("c", &[("Dockerfile", &format!("FROM {}/no/such:1\n", registry.host))]);
+    scratch.build(&context, &[]).fails(4, &["no/such:1"]);
+}
+
+#[test]
+fn a_registry_that_is_down_is_a_source_failure() {
+    let scratch = Scratch::new();
+    let host = format!("127.0.0.1:{}", free_port());
+    let context = scratch.context("c", &[("Dockerfile", &format!("FROM {host}/a:1\n"))]);
+    scratch.build(&context, &[]).fails(4, &[&host, "refused"]);
+}
+
+#[test]
+fn a_missing_context_and_bad_flags_are_told() {
+    let scratch = Scratch::new();
+    scratch.xbuild(&["build", "/no/such/dir"]).fails(4, &["/no/such/dir"]);
+    let run = scratch.xbuild(&["build", "--no-cahce", "."]);
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.contains("--no-cache"), "{}", run.stderr);
+    scratch.xbuild(&["build", "-o", "type=oci,dst=x", "."]).fails(2, &["dst=x"]);
+    scratch.xbuild(&["build", "-t", "UPPER", "."]).fails(2, &["UPPER"]);
+}
+
+#[test]
+fn no_space_left_in_the_store_is_a_resource_failure_and_leaves_nothing_half_written() {
+    let scratch = Scratch::new();
+    let store = scratch.path().join("small");
+    std::fs::create_dir(&store).unwrap();
+    let mount = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=24m", "tmpfs", store.to_str().unwrap()])
+        .status()
+        .unwrap();
+    if !mount.success() {
+        crate::skip("mounting a tmpfs is not allowed");
+        return;
+    }
+    let scratch = SmallStore { scratch, store };
+    let big = "x".repeat(1 << 20);
+    let files: Vec<_> = (0..40).map(|n| (format!("data/{n}"), format!("{n}{big}"))).collect();
+    let mut all: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    all.push(("Dockerfile", "FROM scratch\nCOPY data /data\n"));
+    // Bytes that do not compress, or the layer would fit.
+    let context = scratch.scratch.context("c", &all);
+    for n in 0..40 {
+        let random: Vec<u8> = std::fs::File::open("/dev/urandom")
+            .and_then(|mut file| {
+                let mut bytes = vec![0; 1 << 20];
+                std::io::Read::read_exact(&mut file, &mut bytes)?;
+                Ok(bytes)
+            })
+            .unwrap();
+        std::fs::write(context.join(format!("data/{n}")), random).unwrap();
+    }
+    let store = scratch.store.to_str().unwrap();
+    let run = crate::harness::finish(
+        std::process::Command::new(env!("CARGO_BIN_EXE_xbuild"))
+            .args(["--root", store, "build", "-t", "big", context.to_str().unwrap()]),
+    );
+    run.fails(7, &["space", store]);
+    let small = scratch.scratch.context("s", &[("Dockerfile", "FROM scratch\nCOPY f /f\n"), ("f", "1")]);
+    crate::harness::finish(
+        std::process::Command::new(env!("CARGO_BIN_EXE_xbuild"))
+            .args(["--root", store, "build", "-t", "small", small.to_str().unwrap()]),
+    )
+    .ok();
+    let images = crate::harness::finish(
+        std::process::Command::new(env!("CARGO_BIN_EXE_xbuild")).args(["--root", store, "images"]),
+    )
+    .ok();
+    assert!(images.stdout.contains("small") && !images.stdout.contains("big"), "{}", images.stdout);
+}
+
+struct SmallStore {
+    scratch: Scratch,
+    store: std::path::PathBuf,
+}
+
+impl Drop for SmallStore {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(&self.store).status();
+    }
+}

@@ -1,0 +1,103 @@
+//! Outputs: every form, read back by foreign tools; the commands on the store.
+
+use crate::harness::{Scratch, have, listing, tool};
+
+const DOCKERFILE: &str =
+    "FROM busybox\nLABEL a=b\nCOPY f /dir/f\nRUN echo x > /x\nEXPOSE 80\nHEALTHCHECK CMD true\nENTRYPOINT [\"/bin/cat\"]\nCMD [\"/x\"]\n";
+
+fn built() -> (Scratch, std::path::PathBuf) {
+    let scratch = Scratch::new().with_busybox();
+    let context = scratch.context("c", &[("Dockerfile", DOCKERFILE), ("f", "file\n")]);
+    (scratch, context)
+}
+
+#[test]
+fn an_oci_archive_and_a_docker_archive_pass_skopeo() {
+    if !have(&["skopeo"]) {
+        return;
+    }
+    let (scratch, context) = built();
+    let digest = scratch.digest(&context, &["-t", "app"]);
+    for (kind, transport) in [("oci", "oci-archive"), ("docker", "docker-archive")] {
+        let tar = scratch.path().join(format!("{kind}.tar"));
+        scratch.build(&context, &["-t", "app", "-o", &format!("type={kind},dest={}", tar.display())]).ok();
+        let image = format!("{transport}:{}", tar.display());
+        let config: serde_json::Value =
+            serde_json::from_str(&tool("skopeo", &["inspect", "--config", &image])).unwrap();
+        assert_eq!(config["config"]["Entrypoint"][0], "/bin/cat", "{config}");
+        assert_eq!(config["config"]["Labels"]["a"], "b");
+        assert_eq!(config["config"]["Healthcheck"]["Test"][0], "CMD-SHELL");
+        let copy = format!("dir:{}", scratch.path().join(format!("{kind}-copy")).display());
+        tool("skopeo", &["copy", "-q", &image, &copy]);
+        if kind == "oci" {
+            let inspected: serde_json::Value = serde_json::from_str(&tool("skopeo", &["inspect", &image])).unwrap();
+            assert_eq!(inspected["Digest"], digest.as_str());
+        }
+    }
+}
+
+#[test]
+fn local_and_tar_outputs_hold_the_root_file_system() {
+    let (scratch, context) = built();
+    let directory = scratch.path().join("out");
+    let tar = scratch.path().join("out.tar");
+    scratch
+        .build(
+            &context,
+            &["-o", &format!("type=local,dest={}", directory.display()), "-o", &format!("type=tar,dest={}", tar.display())],
+        )
+        .ok();
+    assert_eq!(std::fs::read_to_string(directory.join("dir/f")).unwrap(), "file\n");
+    assert_eq!(std::fs::read_to_string(directory.join("x")).unwrap(), "x\n");
+    assert!(std::fs::symlink_metadata(directory.join("bin/sh")).unwrap().is_symlink());
+    assert!(listing(&tar).iter().any(|line| line.ends_with("dir/f")));
+}
+
+#[test]
+fn iidfile_metadata_and_quiet_agree_on_the_digest() {
+    let (scratch, context) = built();
+    let (id, metadata) = (scratch.path().join("id"), scratch.path().join("metadata.json"));
+    let arguments =
+        ["-t", "app:1", "--iidfile", id.to_str().unwrap(), "--metadata-file", metadata.to_str().unwrap()];
+    let digest = scratch.digest(&context, &arguments);
+    assert_eq!(std::fs::read_to_string(&id).unwrap(), digest);
+    let metadata: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&metadata).unwrap()).unwrap();
+    assert_eq!(metadata["containerimage.digest"], digest.as_str());
+    assert_eq!(metadata["image.name"], "docker.io/library/app:1");
+}
+
+#[test]
+fn images_inspect_history_tag_and_rmi_work_on_the_store() {
+    let (scratch, context) = built();
+    let digest = scratch.digest(&context, &["-t", "app:1"]);
+    scratch.xbuild(&["tag", "app:1", "other:2"]).ok();
+    let images = scratch.xbuild(&["images"]).ok().stdout;
+    assert!(images.contains("app") && images.contains("other") && images.contains(&digest[7..19]), "{images}");
+    let inspect: serde_json::Value = serde_json::from_str(&scratch.xbuild(&["inspect", "other:2"]).ok().stdout).unwrap();
+    assert_eq!(inspect["digest"], digest.as_str());
+    assert_eq!(inspect["config"]["config"]["Cmd"][0], "/x");
+    let history = scratch.xbuild(&["history", "app:1"]).ok().stdout;
+    for text in ["COPY f /dir/f", "RUN /bin/sh -c echo x > /x", "EXPOSE"] {
+        assert!(history.contains(text), "{text} is not in {history}");
+    }
+    scratch.xbuild(&["rmi", "app:1"]).ok();
+    scratch.xbuild(&["inspect", "app:1"]).fails(4, &["app:1"]);
+    scratch.xbuild(&["inspect", "other:2"]).ok();
+    assert_eq!(scratch.xbuild(&["run", "other:2"]).ok().stdout, "x\n");
+}
+
+#[test]
+fn secrets_never_reach_the_store_or_the_log() {
+    let scratch = Scratch::new().with_busybox();
+    let canary = "canary-5d41402abc4b2a76";
+    let secret = scratch.path().join("secret");
+    std::fs::write(&secret, canary).unwrap();
+    let text = "FROM busybox\nRUN --mount=type=secret,id=s,env=S test \"$(cat /run/secrets/s)\" = \"$S\" -o -n \"$S\" && wc -c /run/secrets/s > /size\n";
+    let text = text.replace("id=s,env=S", "id=s,env=S,target=/run/secrets/s");
+    let context = scratch.context("c", &[("Dockerfile", &text)]);
+    let run = scratch.build(&context, &["-t", "app", "--secret", &format!("id=s,src={}", secret.display())]).ok();
+    assert!(!run.stderr.contains(canary));
+    assert!(scratch.xbuild(&["run", "app", "cat", "/size"]).ok().stdout.starts_with("23 "));
+    let grep = std::process::Command::new("grep").args(["-rl", canary, scratch.store().to_str().unwrap()]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&grep.stdout), "", "the secret is in the store");
+}
