@@ -1,1 +1,0 @@
-//! Patterns that ops carry: .dockerignore and `--exclude` rules, wildcards, `--chmod` clauses.

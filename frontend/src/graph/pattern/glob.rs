@@ -1,0 +1,242 @@
+//! One glob, compiled: the matcher below `.dockerignore` rules and wildcards.
+//!
+//! It simulates all possible matches at once, so that no pattern is exponential. It knows no rules, no
+//! negation and no directories.
+
+/// Why a text is no pattern.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    /// A `[` without its end, or an empty or reversed range.
+    #[error("syntax error in pattern: character class is malformed")]
+    Class,
+    /// A backslash with nothing after it.
+    #[error("syntax error in pattern: nothing follows the backslash")]
+    Escape,
+    /// A rule that is only `!`.
+    #[error("illegal exclusion pattern: \"!\"")]
+    LoneExclusion,
+    /// A NUL byte, which no path contains.
+    #[error("syntax error in pattern: NUL byte")]
+    Nul,
+}
+
+/// What `**` means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stars {
+    /// Two single stars, as in Go's `filepath.Match`.
+    Single,
+    /// Any number of directories, as in moby's patternmatcher.
+    Deep,
+}
+
+/// A compiled glob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Glob(Form);
+
+/// Most rules need no automaton.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Form {
+    /// The path is this text.
+    Exact(String),
+    /// `text**`: the path begins with this text.
+    Prefix(String),
+    /// `**text`: the path ends with this text.
+    Suffix(String),
+    /// `**/text`: the path is this text, or ends with a slash and this text.
+    SuffixPart(String),
+    /// Anything else.
+    Tokens(Vec<Token>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Token {
+    /// This character.
+    Char(char),
+    /// Any character but the separator.
+    Any,
+    /// A character class; Go lets it match the separator.
+    Class { negated: bool, ranges: Vec<(char, char)> },
+    /// Any number of characters but the separator.
+    Star,
+    /// `**`, first half: enter the loop of the second half, or skip it.
+    DeepEntry,
+    /// `**`, second half: any characters, left only after a separator.
+    DeepLoop,
+    /// `**` at the end: everything.
+    Rest,
+}
+
+impl Glob {
+    /// Compiles `pattern`.
+    pub(super) fn compile(pattern: &str, stars: Stars) -> Result<Self, PatternError> {
+        let tokens = tokenize(pattern, stars)?;
+        Ok(Self(simplify(tokens, pattern)))
+    }
+
+    /// Returns whether the whole of `path` matches.
+    pub(super) fn matches(&self, path: &str) -> bool {
+        match &self.0 {
+            Form::Exact(text) => path == text,
+            Form::Prefix(text) => path.starts_with(text.as_str()),
+            Form::Suffix(text) => path.ends_with(text.as_str()),
+            Form::SuffixPart(text) => {
+                path.strip_suffix(text.as_str()).is_some_and(|head| head.is_empty() || head.ends_with('/'))
+            }
+            Form::Tokens(tokens) => simulate(tokens, path),
+        }
+    }
+
+    /// Returns the text with which every matching path begins.
+    pub(super) fn literal_head(&self) -> String {
+        match &self.0 {
+            Form::Exact(text) | Form::Prefix(text) => text.clone(),
+            Form::Suffix(_) | Form::SuffixPart(_) => String::new(),
+            Form::Tokens(tokens) => tokens
+                .iter()
+                .map_while(|token| match token {
+                    Token::Char(char) => Some(*char),
+                    Token::Any
+                    | Token::Class { .. }
+                    | Token::Star
+                    | Token::DeepEntry
+                    | Token::DeepLoop
+                    | Token::Rest => None,
+                })
+                .collect(),
+        }
+    }
+}
+
+fn tokenize(pattern: &str, stars: Stars) -> Result<Vec<Token>, PatternError> {
+    let mut tokens = Vec::with_capacity(pattern.len());
+    let mut chars = pattern.chars().peekable();
+    while let Some(char) = chars.next() {
+        match char {
+            '\0' => return Err(PatternError::Nul),
+            '*' if stars == Stars::Deep && chars.peek() == Some(&'*') => {
+                chars.next();
+                chars.next_if_eq(&'/');
+                push_deep(&mut tokens, chars.peek().is_none());
+            }
+            '*' if tokens.last() == Some(&Token::Star) => {}
+            '*' => tokens.push(Token::Star),
+            '?' => tokens.push(Token::Any),
+            '[' => tokens.push(class(&mut chars)?),
+            '\\' => tokens.push(Token::Char(chars.next().ok_or(PatternError::Escape)?)),
+            char => tokens.push(Token::Char(char)),
+        }
+    }
+    Ok(tokens)
+}
+
+/// Adds `**`, once for a run of them.
+fn push_deep(tokens: &mut Vec<Token>, last: bool) {
+    if last {
+        tokens.push(Token::Rest);
+    } else if tokens.last() != Some(&Token::DeepLoop) {
+        tokens.extend([Token::DeepEntry, Token::DeepLoop]);
+    }
+}
+
+/// Reads a class after its `[`, with Go's grammar: `-` and `]` must be escaped.
+fn class(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<Token, PatternError> {
+    let negated = chars.next_if_eq(&'^').is_some();
+    let mut ranges = Vec::new();
+    loop {
+        if !ranges.is_empty() && chars.next_if_eq(&']').is_some() {
+            return Ok(Token::Class { negated, ranges });
+        }
+        let low = class_char(chars)?;
+        let high = if chars.next_if_eq(&'-').is_some() { class_char(chars)? } else { low };
+        if high < low {
+            return Err(PatternError::Class);
+        }
+        ranges.push((low, high));
+    }
+}
+
+fn class_char(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<char, PatternError> {
+    match chars.next() {
+        None | Some('-' | ']') => Err(PatternError::Class),
+        Some('\0') => Err(PatternError::Nul),
+        Some('\\') => chars.next().ok_or(PatternError::Class),
+        Some(char) => Ok(char),
+    }
+}
+
+/// Finds the cheapest form of the same meaning.
+fn simplify(tokens: Vec<Token>, pattern: &str) -> Form {
+    let text = |tokens: &[Token]| -> Option<String> {
+        tokens
+            .iter()
+            .map(|token| match token {
+                Token::Char(char) => Some(*char),
+                Token::Any
+                | Token::Class { .. }
+                | Token::Star
+                | Token::DeepEntry
+                | Token::DeepLoop
+                | Token::Rest => None,
+            })
+            .collect()
+    };
+    let simple = match tokens.as_slice() {
+        [head @ .., Token::Rest] => text(head).map(Form::Prefix),
+        // moby tells `**x` from `**/x` only here: with a wildcard after it, both mean whole directories.
+        [Token::DeepEntry, Token::DeepLoop, tail @ ..] => text(tail).map(|tail| {
+            let parts = pattern.trim_start_matches('*').starts_with('/');
+            if parts { Form::SuffixPart(tail) } else { Form::Suffix(tail) }
+        }),
+        tokens => text(tokens).map(Form::Exact),
+    };
+    simple.unwrap_or(Form::Tokens(tokens))
+}
+
+/// Runs all states at once; state `n` means "the first `n` tokens have matched".
+fn simulate(tokens: &[Token], path: &str) -> bool {
+    let end = tokens.len();
+    let mut now = vec![false; end + 1];
+    let mut next = vec![false; end + 1];
+    now[0] = true;
+    close(tokens, &mut now);
+    for char in path.chars() {
+        next.fill(false);
+        for (state, token) in tokens.iter().enumerate().filter(|(state, _)| now[*state]) {
+            match token {
+                Token::Char(expected) => next[state + 1] |= *expected == char,
+                Token::Any => next[state + 1] |= char != '/',
+                Token::Class { negated, ranges } => {
+                    let inside = ranges.iter().any(|(low, high)| (*low..=*high).contains(&char));
+                    next[state + 1] |= inside != *negated;
+                }
+                Token::Star => next[state] |= char != '/',
+                Token::DeepEntry => {}
+                Token::DeepLoop => {
+                    next[state] = true;
+                    next[state + 1] |= char == '/';
+                }
+                Token::Rest => next[state] = true,
+            }
+        }
+        close(tokens, &mut next);
+        std::mem::swap(&mut now, &mut next);
+    }
+    now[end]
+}
+
+/// Adds the states that are reached without a character.
+fn close(tokens: &[Token], states: &mut [bool]) {
+    for (state, token) in tokens.iter().enumerate() {
+        if !states[state] {
+            continue;
+        }
+        match token {
+            Token::Star | Token::Rest => states[state + 1] = true,
+            Token::DeepEntry => {
+                states[state + 1] = true;
+                states[state + 2] = true;
+            }
+            Token::Char(_) | Token::Any | Token::Class { .. } | Token::DeepLoop => {}
+        }
+    }
+}
