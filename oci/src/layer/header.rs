@@ -1,0 +1,486 @@
+//! One tar header with its extensions to one member of a layer, strictly. No IO, no state between members.
+//!
+//! Archives that different readers understand differently hide files from scanners (CVE-2025-62518 and kin).
+//! tar-core resolves the formats but lets some malformed values pass; what it lets pass is refused here.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use tar_core::parse::ParsedEntry;
+use tar_core::{EntryType, GNU_MAGIC, GNU_VERSION, HEADER_SIZE, Header, USTAR_MAGIC, USTAR_VERSION};
+
+use super::writer::{OPAQUE_NAME, WHITEOUT_PREFIX};
+use super::{Device, Entry, Kind, Mtime, Xattrs};
+
+/// What a tar member means for the layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Member {
+    /// An object, or the removal of one.
+    Object(Entry),
+    /// Everything that lower layers have in this directory is hidden.
+    Opaque(PathBuf),
+}
+
+/// Something in an archive that was left out.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Warning {
+    /// An attribute that would steer overlayfs on this machine.
+    OverlayXattr {
+        /// Whose.
+        path: PathBuf,
+        /// Its name.
+        name: Vec<u8>,
+    },
+    /// Bookkeeping of aufs, which Docker leaves out as well.
+    AufsMetadata(PathBuf),
+}
+
+impl std::fmt::Display for Warning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::OverlayXattr { path, name } => {
+                write!(f, "left out attribute {} of {path:?}", name.escape_ascii())
+            }
+            Self::AufsMetadata(path) => write!(f, "left out {path:?}"),
+        }
+    }
+}
+
+/// Why a header is refused; the reader adds where.
+#[derive(Debug)]
+pub(super) struct Refusal(pub String);
+
+type Result<T> = std::result::Result<T, Refusal>;
+
+fn refuse<T>(what: impl Into<String>) -> Result<T> {
+    Err(Refusal(what.into()))
+}
+
+/// Checks the raw blocks in front of a member: `blocks` ends with the member's own header.
+pub(super) fn check_chain(blocks: &[u8], entry: &ParsedEntry<'_>) -> Result<()> {
+    let mut rest = blocks;
+    let (mut long_name, mut long_link) = (false, false);
+    loop {
+        let header = Header::from_bytes(rest.first_chunk().ok_or(Refusal("header cut off".into()))?);
+        check_header(header)?;
+        match header.entry_type() {
+            EntryType::GnuLongName => long_name = true,
+            EntryType::GnuLongLink => long_link = true,
+            EntryType::XHeader => {}
+            EntryType::XGlobalHeader
+            | EntryType::Regular
+            | EntryType::Link
+            | EntryType::Symlink
+            | EntryType::Char
+            | EntryType::Block
+            | EntryType::Directory
+            | EntryType::Fifo
+            | EntryType::Continuous
+            | EntryType::GnuSparse
+            | EntryType::Other(_) => break,
+        }
+        let size = header.entry_size().map_err(|error| Refusal(error.to_string()))?;
+        let skip = usize::try_from(size.next_multiple_of(HEADER_SIZE as u64)).unwrap_or(usize::MAX);
+        rest = rest.get(HEADER_SIZE.saturating_add(skip)..).unwrap_or_default();
+    }
+    // Go lets the GNU name win over the PAX one, GNU tar and Python the other way round.
+    let records = pax_records(entry.pax.unwrap_or_default())?;
+    let has = |key: &str| records.iter().any(|(name, _)| *name == key.as_bytes());
+    if long_name && has("path") || long_link && has("linkpath") {
+        return refuse("it has both a GNU and a PAX long name");
+    }
+    Ok(())
+}
+
+/// Refuses number fields that readers disagree on, and headers of an unknown format.
+fn check_header(header: &Header) -> Result<()> {
+    let bytes = header.as_bytes();
+    let magic = &bytes[257..265];
+    let ustar = magic[..6] == USTAR_MAGIC[..] && magic[6..] == USTAR_VERSION[..];
+    let gnu = magic[..6] == GNU_MAGIC[..] && magic[6..] == GNU_VERSION[..];
+    if !ustar && !gnu && magic != [0; 8] {
+        return refuse("its header has an unknown format");
+    }
+    let extension = matches!(bytes[156], b'x' | b'g' | b'L' | b'K' | b'S');
+    if extension && !ustar && !gnu {
+        return refuse("an extension header has no format mark");
+    }
+    let fields = [("mode", 100..108), ("uid", 108..116), ("gid", 116..124), ("size", 124..136)];
+    for (name, range) in fields {
+        if number(&bytes[range]).is_none_or(|number| number < 0) {
+            return refuse(format!("its {name} is malformed"));
+        }
+    }
+    match number(&bytes[136..148]) {
+        Some(_) => Ok(()),
+        None => refuse("its mtime is malformed"),
+    }
+}
+
+/// Reads a number field: octal digits between blanks, or base-256 with its sign.
+fn number(field: &[u8]) -> Option<i128> {
+    if field[0] & 0x80 != 0 {
+        // GNU base-256: the marker bit aside, big-endian two's complement.
+        let first = if field[0] & 0x40 == 0 {
+            i128::from(field[0] & 0x3f)
+        } else {
+            i128::from(field[0] | 0x80) - 256
+        };
+        let value = field[1..].iter().fold(first, |value, byte| value << 8 | i128::from(*byte));
+        return i64::try_from(value).ok().map(i128::from);
+    }
+    let start = field.iter().position(|byte| *byte != b' ').unwrap_or(field.len());
+    let digits = field[start..].iter().take_while(|byte| matches!(byte, b'0'..=b'7')).count();
+    let (digits, rest) = field[start..].split_at(digits);
+    if !rest.iter().all(|byte| matches!(byte, 0 | b' ')) {
+        return None;
+    }
+    Some(digits.iter().fold(0, |value, digit| value << 3 | i128::from(digit - b'0')))
+}
+
+/// Splits PAX data into records; unlike tar-core's iterator it does not stop silently at a malformed one.
+pub(super) fn pax_records(mut data: &[u8]) -> Result<Vec<(&[u8], &[u8])>> {
+    let mut records = Vec::new();
+    let malformed = || Refusal("a PAX record is malformed".into());
+    while !data.is_empty() {
+        let blank = data.iter().position(|byte| *byte == b' ').ok_or_else(malformed)?;
+        let length = decimal(&data[..blank]).and_then(|length| usize::try_from(length).ok());
+        let record = length.and_then(|length| data.get(..length)).ok_or_else(malformed)?;
+        let body = record.get(blank + 1..).and_then(|body| body.strip_suffix(b"\n")).ok_or_else(malformed)?;
+        let equals = body.iter().position(|byte| *byte == b'=').ok_or_else(malformed)?;
+        let key = &body[..equals];
+        if key.is_empty() || key.contains(&0) {
+            return Err(malformed());
+        }
+        records.push((key, &body[equals + 1..]));
+        data = &data[record.len()..];
+    }
+    Ok(records)
+}
+
+fn decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// Refuses a global header that changes the members behind it: containerd ignores those, GNU tar applies them.
+pub(super) fn check_global(data: &[u8]) -> Result<()> {
+    let changing = ["path", "linkpath", "size", "uid", "gid", "uname", "gname", "mtime"];
+    for (key, _) in pax_records(data)? {
+        let key = String::from_utf8_lossy(key);
+        if changing.contains(&&*key) || key.starts_with("SCHILY.") || key.starts_with("GNU.sparse.") {
+            return refuse(format!("a global header sets {key:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Builds the member. `size` is the file's size with holes, `None` for a sparse file where `entry.size` is
+/// what is stored.
+pub(super) fn member(
+    entry: &ParsedEntry<'_>,
+    sparse_size: Option<u64>,
+    warnings: &mut Vec<Warning>,
+) -> Result<Option<Member>> {
+    let records = pax_records(entry.pax.unwrap_or_default())?;
+    check_records(&records, sparse_size)?;
+    let path = clean(&entry.path)?;
+    let flag = entry.header.as_bytes()[156];
+    let (kind, stored) = kind(entry, flag, sparse_size)?;
+    if !stored && entry.size != 0 {
+        return refuse("it is no file and has content");
+    }
+    if let Some(special) = whiteout(&path, &kind, entry.size, warnings)? {
+        return Ok(special);
+    }
+    if path.as_os_str().is_empty() && !matches!(kind, Kind::Directory { .. }) {
+        return refuse("the root must be a directory");
+    }
+    let xattrs = xattrs(&path, &records, warnings)?;
+    Ok(Some(Member::Object(Entry {
+        kind,
+        mode: entry.mode & 0o7777,
+        uid: id("uid", entry.uid)?,
+        gid: id("gid", entry.gid)?,
+        mtime: mtime(entry, &records)?,
+        xattrs,
+        path,
+    })))
+}
+
+fn check_records(records: &[(&[u8], &[u8])], sparse_size: Option<u64>) -> Result<()> {
+    for (key, value) in records {
+        let name = String::from_utf8_lossy(key);
+        match &*name {
+            "size" | "uid" | "gid" if decimal(value).is_none() => {
+                return refuse(format!("its PAX {name} is no number"));
+            }
+            "path" | "linkpath" if value.is_empty() || value.contains(&0) => {
+                return refuse(format!("its PAX {name} is empty or has a NUL"));
+            }
+            sparse if sparse.starts_with("GNU.sparse.") && sparse_size.is_none() => {
+                return refuse("its PAX records describe a sparse file incompletely");
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Returns the kind and whether content may follow.
+fn kind(entry: &ParsedEntry<'_>, flag: u8, sparse_size: Option<u64>) -> Result<(Kind, bool)> {
+    let slash = entry.path.ends_with(b"/");
+    if sparse_size.is_some() && !matches!(flag, 0 | b'0' | b'7' | b'S') {
+        return refuse("it is sparse and no file");
+    }
+    Ok(match entry.entry_type {
+        // Version 7 archives mark directories by the slash alone.
+        EntryType::Regular if flag == 0 && slash => (Kind::Directory { opaque: false }, false),
+        EntryType::Regular | EntryType::Continuous | EntryType::GnuSparse if slash => {
+            return refuse("it is a file whose name ends with a slash");
+        }
+        EntryType::Regular | EntryType::Continuous | EntryType::GnuSparse => {
+            (Kind::File { size: sparse_size.unwrap_or(entry.size), content: None }, true)
+        }
+        EntryType::Directory => (Kind::Directory { opaque: false }, false),
+        EntryType::Symlink => (Kind::Symlink { target: symlink_target(entry)? }, false),
+        EntryType::Link => (Kind::HardLink { target: hard_link_target(entry)? }, false),
+        EntryType::Char => (Kind::CharDevice(device(entry)?), false),
+        EntryType::Block => (Kind::BlockDevice(device(entry)?), false),
+        EntryType::Fifo => (Kind::Fifo, false),
+        EntryType::GnuLongName
+        | EntryType::GnuLongLink
+        | EntryType::XHeader
+        | EntryType::XGlobalHeader
+        | EntryType::Other(_) => {
+            return refuse(format!("its type {:?} is unknown", char::from(flag)));
+        }
+    })
+}
+
+fn symlink_target(entry: &ParsedEntry<'_>) -> Result<PathBuf> {
+    match entry.link_target.as_deref() {
+        Some(target) if !target.contains(&0) => Ok(PathBuf::from(OsStr::from_bytes(target))),
+        Some(_) | None => refuse("its link target is empty or has a NUL"),
+    }
+}
+
+fn hard_link_target(entry: &ParsedEntry<'_>) -> Result<PathBuf> {
+    let target = clean(entry.link_target.as_deref().unwrap_or_default())?;
+    if target.as_os_str().is_empty() { refuse("it is a hard link to the root") } else { Ok(target) }
+}
+
+/// A character device 0:0 is overlayfs's own whiteout: it would delete a lower file without saying so.
+fn device(entry: &ParsedEntry<'_>) -> Result<Device> {
+    let (Some(major), Some(minor)) = (entry.dev_major, entry.dev_minor) else {
+        return refuse("its device numbers are missing");
+    };
+    if entry.entry_type == EntryType::Char && (major, minor) == (0, 0) {
+        return refuse("it is a whiteout device (0:0); deletions are written .wh.NAME");
+    }
+    Ok(Device { major, minor })
+}
+
+/// Recognises deletions: `None` where the member is an ordinary one.
+#[expect(
+    clippy::option_option,
+    reason = "the inner value is the answer: nothing at all for metadata of aufs"
+)]
+fn whiteout(
+    path: &Path,
+    kind: &Kind,
+    size: u64,
+    warnings: &mut Vec<Warning>,
+) -> Result<Option<Option<Member>>> {
+    let parent = path.parent().unwrap_or(Path::new(""));
+    if parent.iter().any(is_aufs) {
+        return Ok(Some(None));
+    }
+    if parent.iter().any(|part| part.as_bytes().starts_with(WHITEOUT_PREFIX.as_bytes())) {
+        return refuse("it lies inside a whiteout");
+    }
+    let Some(name) = path.file_name() else { return Ok(None) };
+    let Some(removed) = name.as_bytes().strip_prefix(WHITEOUT_PREFIX.as_bytes()) else { return Ok(None) };
+    if is_aufs(name) {
+        warnings.push(Warning::AufsMetadata(path.to_owned()));
+        return Ok(Some(None));
+    }
+    if removed.is_empty() || removed == b"." || removed == b".." {
+        return refuse("it is a whiteout without a name");
+    }
+    // aufs wrote whiteouts as hard links to one file; anything else is not "an empty file" (layer.md).
+    if !matches!(kind, Kind::File { .. } | Kind::HardLink { .. }) || size != 0 {
+        return refuse("it is a whiteout and no empty file");
+    }
+    if name == OPAQUE_NAME {
+        return Ok(Some(Some(Member::Opaque(parent.to_owned()))));
+    }
+    Ok(Some(Some(Member::Object(Entry::whiteout(parent.join(OsStr::from_bytes(removed)))))))
+}
+
+/// `.wh..wh.plnk`, `.wh..wh.aufs`, `.wh..wh.orph`: everything with the doubled prefix but the opaque mark.
+fn is_aufs(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(b".wh..wh.") && name != OPAQUE_NAME
+}
+
+fn xattrs(path: &Path, records: &[(&[u8], &[u8])], warnings: &mut Vec<Warning>) -> Result<Xattrs> {
+    let mut xattrs = Xattrs::new();
+    for (key, value) in records {
+        let Some(name) = key.strip_prefix(b"SCHILY.xattr.") else { continue };
+        if name.is_empty() {
+            return refuse("an extended attribute has no name");
+        }
+        if is_overlay_xattr(name) {
+            warnings.push(Warning::OverlayXattr { path: path.to_owned(), name: name.to_vec() });
+            continue;
+        }
+        xattrs.insert(name.to_vec(), value.to_vec());
+    }
+    Ok(xattrs)
+}
+
+/// Whether overlayfs gives this attribute a meaning: in a layer it could redirect into other directories.
+pub fn is_overlay_xattr(name: &[u8]) -> bool {
+    name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
+}
+
+/// The kernel reads the id 2^32-1 as "leave unchanged".
+fn id(which: &str, number: u64) -> Result<u32> {
+    match u32::try_from(number) {
+        Ok(id) if id != u32::MAX => Ok(id),
+        Ok(_) | Err(_) => refuse(format!("its {which} {number} is out of range 0..4294967294")),
+    }
+}
+
+fn mtime(entry: &ParsedEntry<'_>, records: &[(&[u8], &[u8])]) -> Result<Mtime> {
+    if let Some((_, value)) = records.iter().rfind(|(key, _)| *key == b"mtime") {
+        return parse_time(value).ok_or_else(|| Refusal("its PAX mtime is no decimal number".into()));
+    }
+    let seconds = number(&entry.header.as_bytes()[136..148]).unwrap_or_default();
+    let clamped = i64::try_from(seconds).unwrap_or(i64::MAX);
+    Ok(Mtime { seconds: clamped, nanoseconds: 0 })
+}
+
+/// Reads `[-]digits[.digits]`, cutting below nanoseconds towards the past and clamping to 64 bits.
+fn parse_time(value: &[u8]) -> Option<Mtime> {
+    let (negative, digits) = value.strip_prefix(b"-").map_or((false, value), |rest| (true, rest));
+    let mut parts = digits.splitn(2, |byte| *byte == b'.');
+    let (whole, fraction) = (parts.next()?, parts.next());
+    let is_number = |digits: &[u8]| digits.iter().all(u8::is_ascii_digit);
+    if whole.is_empty() || !is_number(whole) || !fraction.is_none_or(is_number) {
+        return None;
+    }
+    let magnitude = decimal(whole).and_then(|whole| i64::try_from(whole).ok()).unwrap_or(i64::MAX);
+    let fraction = fraction.unwrap_or_default();
+    let at = |place: usize| fraction.get(place).map_or(0, |digit| u32::from(digit - b'0'));
+    let nanoseconds = (0..9).fold(0, |value, place| value * 10 + at(place));
+    let beyond = fraction.iter().skip(9).any(|digit| *digit != b'0');
+    if !negative {
+        return Some(Mtime { seconds: magnitude, nanoseconds });
+    }
+    let nanoseconds = nanoseconds + u32::from(beyond);
+    Some(match nanoseconds {
+        0 => Mtime { seconds: -magnitude, nanoseconds: 0 },
+        1_000_000_000 => Mtime { seconds: (-magnitude).saturating_sub(1), nanoseconds: 0 },
+        part => Mtime { seconds: (-magnitude).saturating_sub(1), nanoseconds: 1_000_000_000 - part },
+    })
+}
+
+/// Returns the path relative to the root: `.` and empty parts dropped, `..` clamped at the root.
+pub(super) fn clean(name: &[u8]) -> Result<PathBuf> {
+    if name.contains(&0) {
+        return refuse("its name has a NUL");
+    }
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in name.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => drop(parts.pop()),
+            _ => parts.push(part),
+        }
+    }
+    Ok(PathBuf::from(OsString::from_vec(parts.join(&b'/'))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tar_47_number_fields() {
+        let check = |field: &[u8], expect: Option<i128>| {
+            assert_eq!(number(field), expect, "{}", field.escape_ascii());
+        };
+        check(b"0000644\0", Some(0o644));
+        check(b"   644 \0", Some(0o644));
+        check(b"00000644", Some(0o644));
+        check(b"\0\0\0\0\0\0\0\0", Some(0));
+        check(b"        ", Some(0));
+        check(b"+000644\0", None);
+        check(b"-000644\0", None);
+        check(b"0x00644\0", None);
+        check(b"64 4   \0", None);
+        check(b"\x00000644\0", None);
+        check(b"\x80\0\0\0\0\0\x01\0", Some(256));
+        check(b"\xff\xff\xff\xff\xff\xff\xff\xff", Some(-1));
+        check(b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff", Some(i64::MAX.into()));
+        check(b"\x80\0\0\0\x80\0\0\0\0\0\0\0", None);
+        check(b"\x80\x01\0\0\0\0\0\0\0\0\0\0", None);
+    }
+
+    #[test]
+    fn tar_47_pax_records() {
+        let check = |data: &[u8], count: Option<usize>| {
+            let got = pax_records(data).ok().map(|records| records.len());
+            assert_eq!(got, count, "{}", data.escape_ascii());
+        };
+        check(b"", Some(0));
+        check(b"6 a=b\n", Some(1));
+        check(b"6 a=b\n6 c=d\n", Some(2));
+        check(b"7 a=\n\n\n", Some(1));
+        check(b"7 a=b\n", None);
+        check(b"5 a=b\n", None);
+        check(b"06 a=b\n", None);
+        check(b"6 ab\n\n", None);
+        check(b"4 =\n", None);
+        check(b"x a=b\n", None);
+        check(b"6 a=b\ngarbage", None);
+        check(b"99999999999999999999 a=b\n", None);
+        check(b"8 a=b\nc\n", Some(1));
+    }
+
+    #[test]
+    fn tar_55_times() {
+        let check = |text: &str, expect: Option<(i64, u32)>| {
+            let got = parse_time(text.as_bytes()).map(|time| (time.seconds, time.nanoseconds));
+            assert_eq!(got, expect, "{text}");
+        };
+        check("0", Some((0, 0)));
+        check("-1", Some((-1, 0)));
+        check("1.5", Some((1, 500_000_000)));
+        check("-4.5", Some((-5, 500_000_000)));
+        check("1.0000000019", Some((1, 1)));
+        check("-0.0000000001", Some((-1, 999_999_999)));
+        check("9223372036854775808", Some((i64::MAX, 0)));
+        check("-99999999999999999999", Some((-i64::MAX, 0)));
+        for text in ["inf", "nan", "", "-", "1e3", "+1", " 1", "0x1", "1.2.3"] {
+            check(text, None);
+        }
+    }
+
+    #[test]
+    fn names_are_cleaned_and_clamped() {
+        let check = |name: &[u8], expect: &str| {
+            assert_eq!(clean(name).unwrap(), Path::new(expect), "{}", name.escape_ascii());
+        };
+        check(b"./a//b/./c/", "a/b/c");
+        check(b"/../../etc/passwd", "etc/passwd");
+        check(b"a/../../b", "b");
+        check(b"./", "");
+        check(b"..\\..\\x", "..\\..\\x");
+        assert!(clean(b"a\0b").is_err());
+    }
+}
