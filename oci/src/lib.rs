@@ -6,11 +6,15 @@
 pub mod config;
 pub mod debug;
 pub mod digest;
+pub mod document;
+mod json;
 pub mod layer;
+pub mod media_type;
 pub mod platform;
 pub mod reference;
 
 pub use config::{History, ImageConfig, RuntimeConfig};
 pub use digest::{ChainId, DiffId, Digest};
+pub use document::{Descriptor, Document};
 pub use platform::Platform;
 pub use reference::Reference;

@@ -1,0 +1,541 @@
+//! Documents of images: raw bytes beside what they parse to, with the checks that every reader must make.
+//!
+//! Nothing is fetched or stored here. A document is refused when it is too large, ambiguous about what it is,
+//! names a digest that is none, or has duplicate keys: two readers that disagree about such bytes would run
+//! different images under one digest (CVE-2021-41190).
+
+use bytes::Bytes;
+pub use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::digest::DigestError;
+use crate::media_type::{self, ManifestKind};
+use crate::{Digest, ImageConfig, Platform, json};
+
+/// Largest manifest, index and config (distribution-spec: registries should refuse more than 4 MiB).
+pub const DOCUMENT_LIMIT: u64 = 4 << 20;
+
+/// Most descriptors in one manifest or index.
+const DESCRIPTOR_LIMIT: usize = 10_000;
+
+/// How deep indexes may be nested.
+pub const INDEX_DEPTH: usize = 3;
+
+/// Bytes, their digest, and what they say.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document<T> {
+    /// The bytes as they were read or will be written.
+    pub raw: Bytes,
+    /// The digest of `raw`.
+    pub digest: Digest,
+    /// What the bytes say.
+    pub parsed: T,
+}
+
+/// An image manifest.
+pub type Manifest = Document<ImageManifest>;
+/// An image index.
+pub type Index = Document<ImageIndex>;
+/// An image config.
+pub type Config = Document<ImageConfig>;
+
+/// What a reference can stand for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Root {
+    /// One image.
+    Manifest(Manifest),
+    /// Images of several platforms.
+    Index(Index),
+}
+
+/// Why bytes are no document that may be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DocumentError {
+    /// There are more bytes than any reader has to accept.
+    #[error("{what} has {size} bytes, the limit is {DOCUMENT_LIMIT}")]
+    TooLarge {
+        /// `manifest`, `index` or `config`.
+        what: &'static str,
+        /// How many bytes.
+        size: u64,
+    },
+    /// The bytes are not JSON of the right shape.
+    #[error("{what} is not valid")]
+    Json {
+        /// `manifest`, `index` or `config`.
+        what: &'static str,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// The bytes can be taken for two kinds of document, or say nothing about their kind.
+    #[error("manifest is ambiguous: {0}")]
+    Ambiguous(String),
+    /// Docker's old format.
+    #[error(
+        "manifest is of Docker's schema 1, which is no longer supported; push the image again with a current tool"
+    )]
+    Schema1,
+    /// A digest is none, or of another algorithm.
+    #[error("{what} refers to an unusable digest")]
+    Digest {
+        /// `manifest` or `index`.
+        what: &'static str,
+        /// What is wrong with it.
+        source: DigestError,
+    },
+    /// More descriptors than [`DESCRIPTOR_LIMIT`].
+    #[error("{what} lists {count} descriptors, the limit is {DESCRIPTOR_LIMIT}")]
+    TooMany {
+        /// `manifest` or `index`.
+        what: &'static str,
+        /// How many.
+        count: usize,
+    },
+    /// The manifest is of something else than a container image.
+    #[error("not a container image: its config has the media type {0:?}")]
+    NoImage(String),
+    /// A layer has a media type that cannot be applied.
+    #[error("layer {number} has the media type {media_type:?}, which is no layer that can be applied")]
+    LayerType {
+        /// 1 is the lowest.
+        number: usize,
+        /// As the manifest has it.
+        media_type: String,
+    },
+    /// Manifest and config disagree.
+    #[error("image config does not fit its manifest: {0}")]
+    Config(String),
+    /// The index has nothing for the platform.
+    #[error("no image for platform {wanted}; available: {available}")]
+    NoPlatform {
+        /// What was asked for.
+        wanted: Platform,
+        /// What there is, separated by commas.
+        available: String,
+    },
+    /// Indexes are nested deeper than [`INDEX_DEPTH`].
+    #[error("indexes are nested deeper than {INDEX_DEPTH}")]
+    TooDeep,
+}
+
+impl<T: Serialize> Document<T> {
+    /// Serialises `parsed` with sorted keys, so that equal values have equal bytes.
+    pub fn new(parsed: T) -> Self {
+        // A value's objects are sorted maps; oci-spec keeps annotations in hash maps.
+        let value =
+            serde_json::to_value(&parsed).expect("documents have string keys and finite numbers only");
+        let raw = Bytes::from(serde_json::to_vec(&value).expect("a value serialises"));
+        Self { digest: Digest::of(&raw), raw, parsed }
+    }
+}
+
+impl<T> Document<T> {
+    /// Returns the descriptor of the document under `media_type`.
+    pub fn descriptor(&self, media_type: &str) -> Descriptor {
+        descriptor(media_type, self.digest, self.raw.len() as u64)
+    }
+}
+
+impl Manifest {
+    /// Parses a manifest; `declared` is the media type of the descriptor or of the response, where there is one.
+    ///
+    /// # Errors
+    /// [`DocumentError`], also where the bytes are an index.
+    pub fn parse(raw: Bytes, declared: Option<&str>) -> Result<Self, DocumentError> {
+        match Root::parse(raw, declared)? {
+            Root::Manifest(manifest) => Ok(manifest),
+            Root::Index(_) => Err(DocumentError::Ambiguous("expected a manifest, found an index".to_owned())),
+        }
+    }
+
+    /// Checks that the manifest is of a container image whose layers can be applied.
+    ///
+    /// # Errors
+    /// [`DocumentError::NoImage`] for charts and other artifacts, [`DocumentError::LayerType`].
+    pub fn require_image(&self) -> Result<(), DocumentError> {
+        let config = self.parsed.config().media_type().as_ref();
+        if !media_type::is_config(config) {
+            return Err(DocumentError::NoImage(config.to_owned()));
+        }
+        for (number, layer) in (1..).zip(self.parsed.layers()) {
+            let media_type = layer.media_type().as_ref();
+            if media_type::layer_compression(media_type).is_none() {
+                return Err(DocumentError::LayerType { number, media_type: media_type.to_owned() });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Parses the config of `manifest` and checks it against it.
+    ///
+    /// History may account for fewer layers than there are (some tools write none), not for more.
+    ///
+    /// # Errors
+    /// [`DocumentError::Config`] where the two disagree.
+    pub fn parse(raw: Bytes, manifest: &ImageManifest) -> Result<Self, DocumentError> {
+        let config = Self::parse_alone(raw)?;
+        let ImageConfig { rootfs, history, .. } = &config.parsed;
+        let (layers, diff_ids) = (manifest.layers().len(), rootfs.diff_ids.len());
+        let accounted = history.iter().filter(|entry| !entry.empty_layer).count();
+        if rootfs.kind != "layers" {
+            return Err(DocumentError::Config(format!(
+                "rootfs.type is {:?}, expected \"layers\"",
+                rootfs.kind
+            )));
+        }
+        if layers != diff_ids {
+            return Err(DocumentError::Config(format!("{layers} layers, but {diff_ids} diff_ids")));
+        }
+        if accounted > layers {
+            return Err(DocumentError::Config(format!("history of {accounted} layers, but {layers} layers")));
+        }
+        Ok(config)
+    }
+
+    /// Parses a config without its manifest.
+    ///
+    /// # Errors
+    /// [`DocumentError::TooLarge`] and [`DocumentError::Json`].
+    pub fn parse_alone(raw: Bytes) -> Result<Self, DocumentError> {
+        parse("config", raw)
+    }
+}
+
+impl Root {
+    /// Parses a manifest or an index; `declared` is the media type of the descriptor or of the response.
+    ///
+    /// # Errors
+    /// [`DocumentError::Ambiguous`] where the document has parts of both, says that it is something else than
+    /// `declared`, or says nothing and nothing was declared.
+    pub fn parse(raw: Bytes, declared: Option<&str>) -> Result<Self, DocumentError> {
+        match kind(&raw, declared)? {
+            ManifestKind::Schema1 => Err(DocumentError::Schema1),
+            ManifestKind::Manifest => {
+                let manifest: Manifest = parse("manifest", raw)?;
+                let descriptors = std::iter::once(manifest.parsed.config()).chain(manifest.parsed.layers());
+                check_descriptors("manifest", descriptors)?;
+                Ok(Self::Manifest(manifest))
+            }
+            ManifestKind::Index => {
+                let index: Index = parse("index", raw)?;
+                check_descriptors("index", index.parsed.manifests().iter())?;
+                Ok(Self::Index(index))
+            }
+        }
+    }
+
+    /// Returns the digest of the document.
+    pub fn digest(&self) -> Digest {
+        match self {
+            Self::Manifest(manifest) => manifest.digest,
+            Self::Index(index) => index.digest,
+        }
+    }
+
+    /// Returns the bytes of the document.
+    pub fn raw(&self) -> &Bytes {
+        match self {
+            Self::Manifest(manifest) => &manifest.raw,
+            Self::Index(index) => &index.raw,
+        }
+    }
+
+    /// Returns the media type to send and to describe the document with.
+    pub fn media_type(&self) -> &str {
+        match self {
+            Self::Manifest(manifest) => {
+                manifest.parsed.media_type().as_ref().map_or(media_type::OCI_MANIFEST, AsRef::as_ref)
+            }
+            Self::Index(index) => {
+                index.parsed.media_type().as_ref().map_or(media_type::OCI_INDEX, AsRef::as_ref)
+            }
+        }
+    }
+}
+
+/// Returns a descriptor without annotations.
+pub fn descriptor(media_type: &str, digest: Digest, size: u64) -> Descriptor {
+    let digest: oci_spec::image::Digest = digest.to_string().parse().expect("a sha256 digest is a digest");
+    Descriptor::new(media_type.into(), size, digest)
+}
+
+/// Returns the digest that `descriptor` names.
+///
+/// # Errors
+/// [`DigestError`] where it is not sha256. Descriptors of a parsed [`Root`] have been checked.
+pub fn digest_of(descriptor: &Descriptor) -> Result<Digest, DigestError> {
+    descriptor.digest().as_ref().parse()
+}
+
+/// Returns the entry of `index` that fits `wanted` best. It may be an index again; callers follow it at most
+/// [`INDEX_DEPTH`] levels.
+///
+/// Attestations are passed over. Entries without a platform are used only where none with one fits.
+///
+/// # Errors
+/// [`DocumentError::NoPlatform`] with what is available.
+pub fn select<'a>(index: &'a ImageIndex, wanted: &Platform) -> Result<&'a Descriptor, DocumentError> {
+    let images = || index.manifests().iter().filter(|entry| !is_attestation(entry));
+    let ranked = images().filter_map(|entry| Some((wanted.rank(&platform_of(entry)?)?, entry)));
+    // min_by_key returns the first of equals, as containerd does.
+    if let Some((_, best)) = ranked.min_by_key(|(rank, _)| *rank) {
+        return Ok(best);
+    }
+    if let Some(unlabelled) = images().find(|entry| entry.platform().is_none()) {
+        return Ok(unlabelled);
+    }
+    let mut available: Vec<String> =
+        images().filter_map(platform_of).map(|found| found.to_string()).collect();
+    available.sort_unstable();
+    available.dedup();
+    available.truncate(50);
+    let available = if available.is_empty() { "none".to_owned() } else { available.join(", ") };
+    Err(DocumentError::NoPlatform { wanted: wanted.clone(), available })
+}
+
+/// Returns the platform that `descriptor` is labelled with.
+pub fn platform_of(descriptor: &Descriptor) -> Option<Platform> {
+    let platform = descriptor.platform().as_ref()?;
+    Some(Platform {
+        os: platform.os().to_string(),
+        architecture: platform.architecture().to_string(),
+        variant: platform.variant().clone().unwrap_or_default(),
+        os_version: platform.os_version().clone().unwrap_or_default(),
+    })
+}
+
+/// Returns whether the entry of an index is an attestation about another entry (BuildKit's
+/// attestation-storage.md).
+pub fn is_attestation(entry: &Descriptor) -> bool {
+    let annotations = entry.annotations().as_ref();
+    annotations.is_some_and(|annotations| annotations.contains_key("vnd.docker.reference.type"))
+        || platform_of(entry).is_some_and(|found| found.os == "unknown" && found.architecture == "unknown")
+}
+
+fn parse<T: DeserializeOwned>(what: &'static str, raw: Bytes) -> Result<Document<T>, DocumentError> {
+    if raw.len() as u64 > DOCUMENT_LIMIT {
+        return Err(DocumentError::TooLarge { what, size: raw.len() as u64 });
+    }
+    json::check_unique_keys(&raw).map_err(|source| DocumentError::Json { what, source })?;
+    let parsed = serde_json::from_slice(&raw).map_err(|source| DocumentError::Json { what, source })?;
+    Ok(Document { digest: Digest::of(&raw), raw, parsed })
+}
+
+/// The parts of a manifest that tell what it is.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Shape {
+    schema_version: Option<u32>,
+    media_type: Option<String>,
+    manifests: Option<serde::de::IgnoredAny>,
+    layers: Option<serde::de::IgnoredAny>,
+    config: Option<serde::de::IgnoredAny>,
+    fs_layers: Option<serde::de::IgnoredAny>,
+}
+
+fn kind(raw: &[u8], declared: Option<&str>) -> Result<ManifestKind, DocumentError> {
+    if raw.len() as u64 > DOCUMENT_LIMIT {
+        return Err(DocumentError::TooLarge { what: "manifest", size: raw.len() as u64 });
+    }
+    let shape: Shape =
+        serde_json::from_slice(raw).map_err(|source| DocumentError::Json { what: "manifest", source })?;
+    let ambiguous = |reason: String| Err(DocumentError::Ambiguous(reason));
+    let said = shape.media_type.as_deref().map(|text| (text, media_type::manifest_kind(text)));
+    let declared = declared.and_then(|text| Some((text, media_type::manifest_kind(text)?)));
+    if shape.schema_version == Some(1) || shape.fs_layers.is_some() {
+        return Ok(ManifestKind::Schema1);
+    }
+    let is_image = shape.layers.is_some() || shape.config.is_some();
+    if shape.manifests.is_some() && is_image {
+        return ambiguous("it has manifests as well as layers".to_owned());
+    }
+    let kind = match (said, declared) {
+        (Some((text, None)), _) => return ambiguous(format!("its mediaType {text:?} is no manifest's")),
+        (Some((said, Some(kind))), Some((declared, other))) if kind != other => {
+            return ambiguous(format!("its mediaType is {said:?}, but it was announced as {declared:?}"));
+        }
+        (Some((_, Some(kind))), _) | (None, Some((_, kind))) => kind,
+        (None, None) => return ambiguous("neither it nor its source names a media type".to_owned()),
+    };
+    match kind {
+        ManifestKind::Manifest if !is_image => {
+            ambiguous("it is called a manifest, but has no config".to_owned())
+        }
+        ManifestKind::Index if is_image || shape.manifests.is_none() => {
+            ambiguous("it is called an index, but has no manifests".to_owned())
+        }
+        kind => Ok(kind),
+    }
+}
+
+fn check_descriptors<'a>(
+    what: &'static str,
+    descriptors: impl Iterator<Item = &'a Descriptor>,
+) -> Result<(), DocumentError> {
+    let mut count = 0;
+    for descriptor in descriptors {
+        digest_of(descriptor).map_err(|source| DocumentError::Digest { what, source })?;
+        count += 1;
+    }
+    if count > DESCRIPTOR_LIMIT { Err(DocumentError::TooMany { what, count }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    fn manifest(fields: &str) -> String {
+        let config = format!(r#"{{"mediaType":"{}","size":0,"digest":"{EMPTY}"}}"#, media_type::OCI_CONFIG);
+        format!(r#"{{"schemaVersion":2,"config":{config},"layers":[]{fields}}}"#)
+    }
+
+    fn index(entries: &[(&str, &str)]) -> ImageIndex {
+        let entries: Vec<String> = entries
+            .iter()
+            .map(|(platform, extra)| {
+                let (os, architecture) = platform.split_once('/').unwrap_or_default();
+                let (architecture, variant) = architecture.split_once('/').unwrap_or((architecture, ""));
+                let platform = format!(
+                    r#","platform":{{"os":"{os}","architecture":"{architecture}","variant":"{variant}"}}"#
+                );
+                let platform = if os.is_empty() { String::new() } else { platform };
+                format!(
+                    r#"{{"mediaType":"{}","size":1,"digest":"{EMPTY}"{platform}{extra}}}"#,
+                    media_type::OCI_MANIFEST
+                )
+            })
+            .collect();
+        let text = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","));
+        match Root::parse(text.into(), Some(media_type::OCI_INDEX)).unwrap() {
+            Root::Index(index) => index.parsed,
+            Root::Manifest(_) => unreachable!("declared as an index"),
+        }
+    }
+
+    fn check_refused(text: &str, declared: Option<&str>, expected: &str) {
+        let error = Root::parse(text.to_owned().into(), declared).expect_err(text);
+        let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        let message = format!("{error}: {source}");
+        assert!(message.contains(expected), "{message:?} does not contain {expected:?}");
+    }
+
+    #[test]
+    fn img_03_ambiguous_documents_are_refused() {
+        let oci = Some(media_type::OCI_MANIFEST);
+        check_refused(&manifest(r#","manifests":[]"#), oci, "manifests as well as layers");
+        check_refused(
+            &manifest(r#","mediaType":"application/vnd.oci.image.index.v1+json""#),
+            oci,
+            "announced as",
+        );
+        check_refused(&manifest(r#","mediaType":"text/plain""#), oci, "no manifest's");
+        check_refused(&manifest(""), None, "names a media type");
+        check_refused(&manifest(""), Some(media_type::OCI_INDEX), "has no manifests");
+        check_refused(r#"{"schemaVersion":2,"manifests":[]}"#, oci, "has no config");
+        check_refused(&manifest(r#","layers":[]"#), oci, "duplicate");
+        assert!(Root::parse(manifest("").into(), oci).is_ok());
+        let docker = manifest(&format!(r#","mediaType":"{}""#, media_type::DOCKER_MANIFEST));
+        assert!(Root::parse(docker.into(), None).is_ok(), "the document's own word is enough");
+    }
+
+    #[test]
+    fn img_12_schema_1_is_refused_clearly() {
+        check_refused(r#"{"schemaVersion":1,"fsLayers":[]}"#, None, "push the image again");
+        let declared = Some("application/vnd.docker.distribution.manifest.v1+prettyjws");
+        check_refused(r#"{"schemaVersion":1,"name":"a"}"#, declared, "schema 1");
+    }
+
+    #[test]
+    fn img_04_and_06_limits_and_digests() {
+        let oci = Some(media_type::OCI_MANIFEST);
+        check_refused(&" ".repeat(4 << 20 | 1), oci, "the limit is 4194304");
+        for bad in ["sha256:../../x", "sha256:00", "md5:00", ""] {
+            check_refused(&manifest("").replace(EMPTY, bad), oci, "");
+        }
+        let sha512 = format!("sha512:{}", "0".repeat(128));
+        check_refused(&manifest("").replace(EMPTY, &sha512), oci, "unusable digest");
+        let entry = format!(r#"{{"mediaType":"a/b","size":1,"digest":"{EMPTY}"}}"#);
+        let many = vec![entry; 10_001].join(",");
+        let text = format!(r#"{{"schemaVersion":2,"manifests":[{many}]}}"#);
+        check_refused(&text, Some(media_type::OCI_INDEX), "the limit is 10000");
+        check_refused(&manifest("").replace("\"size\":0", "\"size\":-1"), oci, "not valid");
+    }
+
+    #[test]
+    fn img_02_config_must_fit_its_manifest() {
+        let parsed = |text: String| match Root::parse(text.into(), Some(media_type::OCI_MANIFEST)).unwrap() {
+            Root::Manifest(manifest) => manifest.parsed,
+            Root::Index(_) => unreachable!("declared as a manifest"),
+        };
+        let none = parsed(manifest(""));
+        let layer =
+            format!(r#""layers":[{{"mediaType":"{}","size":0,"digest":"{EMPTY}"}}]"#, media_type::OCI_LAYER);
+        let one = parsed(manifest("").replace(r#""layers":[]"#, &layer));
+        let config = |rootfs: &str, history: &str| {
+            Bytes::from(format!(
+                r#"{{"os":"linux","architecture":"amd64","rootfs":{rootfs},"history":{history}}}"#
+            ))
+        };
+        let layers = |ids: &str| format!(r#"{{"type":"layers","diff_ids":[{ids}]}}"#);
+        let id = format!(r#""{EMPTY}""#);
+        assert!(Config::parse(config(&layers(""), "[]"), &none).is_ok());
+        assert!(Config::parse(config(&layers(&id), "[]"), &one).is_ok(), "no history is no mistake");
+        assert!(Config::parse(config(&layers(&id), r#"[{},{"empty_layer":true}]"#), &one).is_ok());
+        for (raw, manifest, expected) in [
+            (config(&layers(""), "[]"), &one, "1 layers, but 0 diff_ids"),
+            (config(&layers(&id), "[]"), &none, "0 layers, but 1 diff_ids"),
+            (config(&layers(&id), "[{},{}]"), &one, "history of 2 layers"),
+            (config(r#"{"type":"odd","diff_ids":[]}"#, "[]"), &none, "odd"),
+        ] {
+            let message = Config::parse(raw, manifest).expect_err(expected).to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn img_07_platforms_are_selected_and_listed() {
+        let attestation = r#","annotations":{"vnd.docker.reference.type":"attestation-manifest"}"#;
+        let list = index(&[
+            ("linux/arm/v6", ""),
+            ("linux/arm/v7", ""),
+            ("linux/amd64", attestation),
+            ("unknown/unknown", ""),
+        ]);
+        let wanted = |text: &str| text.parse::<Platform>().unwrap();
+        let found = select(&list, &wanted("linux/arm64")).unwrap();
+        assert_eq!(platform_of(found).unwrap().variant, "v7", "the nearest variant wins");
+        let message = select(&list, &wanted("linux/amd64")).unwrap_err().to_string();
+        assert!(message.ends_with("available: linux/arm/v6, linux/arm/v7"), "{message}");
+        let message = select(&index(&[]), &wanted("linux/amd64")).unwrap_err().to_string();
+        assert!(message.ends_with("available: none"), "{message}");
+        assert!(select(&index(&[("", "")]), &wanted("linux/amd64")).is_ok(), "an entry without platform");
+    }
+
+    #[test]
+    fn img_10_other_artifacts_are_named() {
+        let helm = manifest("").replace(media_type::OCI_CONFIG, "application/vnd.cncf.helm.config.v1+json");
+        let helm = Manifest::parse(helm.into(), Some(media_type::OCI_MANIFEST)).unwrap();
+        assert!(helm.require_image().unwrap_err().to_string().contains("helm"));
+        let layer = format!(r#""layers":[{{"mediaType":"a/b","size":0,"digest":"{EMPTY}"}}]"#);
+        let odd = manifest("").replace(r#""layers":[]"#, &layer);
+        let odd = Manifest::parse(odd.into(), Some(media_type::OCI_MANIFEST)).unwrap();
+        assert!(odd.require_image().unwrap_err().to_string().starts_with("layer 1 has"));
+    }
+
+    #[test]
+    fn written_documents_have_sorted_keys() {
+        let text = manifest(r#","annotations":{"d":"1","b":"2","c":"3","a":"4","e":"5"}"#);
+        let parsed = Manifest::parse(text.into(), Some(media_type::OCI_MANIFEST)).unwrap().parsed;
+        let written = Document::new(parsed);
+        let text = std::str::from_utf8(&written.raw).unwrap();
+        assert!(
+            text.contains(r#"{"annotations":{"a":"4","b":"2","c":"3","d":"1","e":"5"},"config":"#),
+            "{text}"
+        );
+        assert_eq!(written.descriptor("x").size(), written.raw.len() as u64);
+    }
+}
