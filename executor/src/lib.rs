@@ -1,1 +1,6 @@
-//! executor
+//! Steps to snapshots: trees, contexts, COPY and ADD, layers on disk and the sandbox of RUN.
+//!
+//! It knows no cache, no manifest and no registry.
+
+pub mod owner;
+pub mod tree;
