@@ -230,11 +230,14 @@ async fn attempt<W: Worker>(
     Ok(())
 }
 
+/// A step that others may build on, with what is left to do of it.
+type Started<E> = (StepId, Result<Rest<E>, Stop<E>>);
+
 /// Which steps wait for how much, which are being brought about, and what ended it.
 struct Schedule<E> {
     waits: Vec<usize>,
     ready: Vec<StepId>,
-    starting: JoinSet<(StepId, Result<Rest<E>, Stop<E>>)>,
+    starting: JoinSet<Started<E>>,
     ending: JoinSet<Result<(), Stop<E>>>,
     first_stop: Option<Stop<E>>,
 }
@@ -275,12 +278,7 @@ impl<E: std::error::Error + Send + Sync + 'static> Schedule<E> {
         }
     }
 
-    fn started<W: Worker<Error = E>>(
-        &mut self,
-        run: &Arc<Run<W>>,
-        plan: &Plan,
-        (id, result): (StepId, Result<Rest<E>, Stop<E>>),
-    ) {
+    fn started<W: Worker<Error = E>>(&mut self, run: &Arc<Run<W>>, plan: &Plan, (id, result): Started<E>) {
         match result {
             Ok(rest) => {
                 self.ending.spawn(rest);

@@ -1,5 +1,7 @@
 //! Solves of fake graphs by a fake worker: no privileges, no network, no real layers.
 
+#![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
 mod adoption;
 mod cache;
 mod explain;
