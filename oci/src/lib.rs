@@ -11,6 +11,7 @@ pub mod document;
 mod json;
 pub mod layer;
 pub mod media_type;
+pub mod pack;
 pub mod platform;
 pub mod reference;
 

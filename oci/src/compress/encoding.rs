@@ -36,7 +36,9 @@ impl Encoding {
     /// The default gzip: the fastest level whose output is not larger than that of Go's default level 6, which
     /// BuildKit uses.
     ///
-    /// Measured on a tar of /usr/lib, output/input: Go 6 .443; libdeflate 1 .449, 2 .442, 3 .439, 4 .437.
+    /// Measured output/input. One tar of /usr/lib: Go 6 .443, GNU gzip 6 .431, libdeflate 1 .449, 4 .437.
+    /// Another: GNU gzip 6 .515, libdeflate 1 .530, 2 .524, 3 .521, 4 .520 at 183, 141, 134, 129 MiB/s a core.
+    /// So level 1 is up to 1.4 % larger than Go's, and level 2 is 1.1 % smaller than level 1.
     pub const GZIP: Self = Self::Gzip(2);
 
     /// The default zstd, level 3 as in the program and in BuildKit.

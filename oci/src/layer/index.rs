@@ -186,7 +186,7 @@ impl LayerIndex {
     }
 
     /// Wraps entries that are known to be sorted and unique.
-    pub(super) fn from_sorted(entries: Vec<Entry>, inline: BTreeMap<PathBuf, Vec<u8>>) -> Self {
+    pub(crate) fn from_sorted(entries: Vec<Entry>, inline: BTreeMap<PathBuf, Vec<u8>>) -> Self {
         debug_assert!(entries.is_sorted_by(|left, right| left.path < right.path));
         Self { entries, inline }
     }
