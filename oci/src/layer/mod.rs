@@ -6,6 +6,8 @@ pub mod index;
 mod index_file;
 pub mod merged;
 pub mod reader;
+pub mod scan;
+pub mod tree;
 pub mod writer;
 
 pub use entry::{ContentHash, Device, Entry, Kind, Mtime, Xattrs};
@@ -13,6 +15,8 @@ pub use header::{Member, Warning, is_overlay_xattr};
 pub use index::{IndexError, LayerIndex};
 pub use merged::{Found, MergedView};
 pub use reader::{Limit, Limits, Reader, TarError};
+pub use scan::{Scan, scan};
+pub use tree::{ResolveError, Resolved, Source, resolve, resolve_onto};
 pub use writer::{Encoder, WriteError};
 
 #[cfg(test)]
