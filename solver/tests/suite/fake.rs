@@ -253,12 +253,9 @@ impl Scene {
     }
 
     /// Solves for the last step and returns what ran, sorted.
-    #[track_caller]
-    pub fn solve(&self, graph: &Graph) -> impl Future<Output = Vec<String>> {
-        async move {
-            self.try_solve(graph).await.unwrap();
-            self.ran()
-        }
+    pub async fn solve(&self, graph: &Graph) -> Vec<String> {
+        self.try_solve(graph).await.unwrap();
+        self.ran()
     }
 
     /// What the layers of the last step's stack hold, lowest first.
