@@ -2,5 +2,7 @@
 //!
 //! It knows no cache, no manifest and no registry.
 
+pub mod context;
 pub mod owner;
+pub mod sandbox;
 pub mod tree;

@@ -6,6 +6,7 @@
 
 mod beneath;
 mod directory;
+mod find;
 mod memory;
 mod merged;
 mod order;
@@ -22,7 +23,8 @@ use oci::layer::Entry;
 
 pub use beneath::{open_beneath, open_directory_beneath, open_root};
 pub use directory::Directory;
-pub(crate) use directory::{entry_of, read_link};
+pub(crate) use directory::{entry_of, list, read_link, stat_at};
+pub use find::find;
 pub use memory::Memory;
 pub use merged::{Merged, MergedLayer};
 pub use order::compare as compare_paths;

@@ -1,0 +1,168 @@
+//! From walked items to a selection: order, hard links, hashes, and the directories on the way.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use frontend::graph::Selection;
+use oci::layer::{Entry, Kind};
+use rayon::prelude::*;
+
+use super::walk::{Item, Stamp};
+use super::{Context, ScanError, hash};
+use crate::tree::{Directory, Tree, compare_paths};
+
+/// Makes the selection of what walks found and of the links that led there.
+pub fn assemble(
+    context: &Context<'_>,
+    mut items: Vec<Item>,
+    links: Vec<PathBuf>,
+) -> Result<Selection, ScanError> {
+    let outside = Directory::new(Arc::clone(context.root));
+    for link in links {
+        items.extend(lstat(&outside, &link)?.map(included));
+    }
+    // What is included itself stands before a passing mention of the same path, and survives.
+    let order = |left: &Item, right: &Item| {
+        let paths = compare_paths(&left.entry.path, &right.entry.path);
+        paths.then_with(|| (right.included, right.keeps_metadata).cmp(&(left.included, left.keeps_metadata)))
+    };
+    items.par_sort_unstable_by(order);
+    items.dedup_by(|later, earlier| later.entry.path == earlier.entry.path);
+    let mut items = with_ancestors(&outside, items)?;
+    link_names(&mut items);
+    hash_files(context, &mut items)?;
+    Ok(Selection::new(items.into_iter().map(landed).collect()))
+}
+
+fn lstat(tree: &Directory, path: &Path) -> Result<Option<Entry>, ScanError> {
+    let failed = |source| ScanError::Tree { path: path.to_owned(), source };
+    Ok(tree.lstat(path).map_err(failed)?.map(|node| node.entry))
+}
+
+const fn included(entry: Entry) -> Item {
+    Item { entry, stamp: NO_STAMP, included: true, keeps_metadata: false }
+}
+
+const NO_STAMP: Stamp = Stamp {
+    device: (0, 0),
+    inode: 0,
+    links: 0,
+    size: 0,
+    mtime: oci::layer::Mtime { seconds: 0, nanoseconds: 0 },
+    ctime: oci::layer::Mtime { seconds: 0, nanoseconds: 0 },
+};
+
+/// Keeps what is wanted and adds every directory above it.
+fn with_ancestors(tree: &Directory, items: Vec<Item>) -> Result<Vec<Item>, ScanError> {
+    let mut kept: Vec<Item> = Vec::with_capacity(items.len() + 8);
+    // Directories that lead to the present place and are not (yet) kept.
+    let mut passing: Vec<Item> = Vec::new();
+    for item in items {
+        passing.retain(|above| item.entry.path.starts_with(&above.entry.path));
+        if !item.included {
+            passing.push(item);
+            continue;
+        }
+        let parent = item.entry.path.parent().unwrap_or(Path::new(""));
+        let is_known = kept.last().is_some_and(|last| {
+            last.entry.path.parent() == Some(parent)
+                || (last.entry.path == parent && last.entry.is_directory())
+        });
+        if !is_known && !item.entry.path.as_os_str().is_empty() {
+            add_ancestors(tree, &mut kept, &mut passing, parent)?;
+        }
+        kept.push(item);
+    }
+    if kept.first().is_none_or(|first| !first.entry.path.as_os_str().is_empty()) {
+        let root = lstat(tree, Path::new(""))?.unwrap_or_else(|| Entry::directory("", 0o755));
+        kept.insert(0, Item { included: false, ..included(root) });
+    }
+    Ok(kept)
+}
+
+fn add_ancestors(
+    tree: &Directory,
+    kept: &mut Vec<Item>,
+    passing: &mut Vec<Item>,
+    parent: &Path,
+) -> Result<(), ScanError> {
+    let mut above: Vec<&Path> = parent.ancestors().filter(|path| !path.as_os_str().is_empty()).collect();
+    above.reverse();
+    for path in above {
+        if kept.binary_search_by(|item| compare_paths(&item.entry.path, path)).is_ok() {
+            continue;
+        }
+        let known = passing.iter().position(|item| item.entry.path == path).map(|at| passing.remove(at));
+        let item = match known {
+            Some(item) => Some(item),
+            None => lstat(tree, path)?.map(|entry| Item { included: false, ..included(entry) }),
+        };
+        kept.push(item.ok_or_else(|| ScanError::Changed { path: path.to_owned() })?);
+    }
+    Ok(())
+}
+
+/// Makes further names of one file hard links to the first.
+fn link_names(items: &mut [Item]) {
+    let mut names: BTreeMap<((u32, u32), u64), PathBuf> = BTreeMap::new();
+    for item in items {
+        if item.stamp.links < 2 || !matches!(item.entry.kind, Kind::File { .. }) {
+            continue;
+        }
+        let identity = (item.stamp.device, item.stamp.inode);
+        match names.get(&identity) {
+            Some(first) => item.entry.kind = Kind::HardLink { target: first.clone() },
+            None => {
+                names.insert(identity, item.entry.path.clone());
+            }
+        }
+    }
+}
+
+/// Fills in the hashes and attributes of files, from the cache where it knows them.
+fn hash_files(context: &Context<'_>, items: &mut [Item]) -> Result<(), ScanError> {
+    let mut unknown = Vec::new();
+    let mut known = context.cache.lookup();
+    for item in items.iter_mut() {
+        let Kind::File { content, .. } = &mut item.entry.kind else { continue };
+        match known.find(&item.entry.path, &item.stamp) {
+            Some(record) => {
+                *content = Some(record.content);
+                item.entry.xattrs = record.xattrs();
+            }
+            None => unknown.push(item),
+        }
+    }
+    unknown.into_par_iter().try_for_each(|item| {
+        let hashed = hash::hash(context, &item.entry.path, &item.stamp)?;
+        context.cache.add(&item.entry.path, &hashed, context.now);
+        item.entry.kind = Kind::File { size: hashed.stamp.size, content: Some(hashed.content) };
+        item.entry.xattrs = hashed.xattrs;
+        Ok::<_, ScanError>(())
+    })?;
+    copy_to_hard_links(items);
+    Ok(())
+}
+
+/// Attributes belong to the inode, so every name shows them.
+fn copy_to_hard_links(items: &mut [Item]) {
+    for at in 0..items.len() {
+        let Kind::HardLink { target } = &items[at].entry.kind else { continue };
+        if let Ok(first) = items.binary_search_by(|item| compare_paths(&item.entry.path, target)) {
+            items[at].entry.xattrs = items[first].entry.xattrs.clone();
+        }
+    }
+}
+
+/// Returns the entry as the selection has it.
+fn landed(item: Item) -> Entry {
+    let Item { mut entry, included, keeps_metadata, .. } = item;
+    (entry.uid, entry.gid) = (0, 0);
+    let is_root = entry.path.as_os_str().is_empty();
+    if is_root || !(included || keeps_metadata) {
+        entry.mode = 0o755;
+        entry.xattrs.clear();
+    }
+    entry
+}
