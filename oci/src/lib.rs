@@ -14,6 +14,7 @@ pub mod media_type;
 pub mod pack;
 pub mod platform;
 pub mod reference;
+pub mod registry;
 
 pub use config::{History, ImageConfig, RuntimeConfig};
 pub use digest::{ChainId, DiffId, Digest};

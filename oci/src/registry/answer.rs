@@ -1,0 +1,180 @@
+//! Answers of a server, read with limits: of size, of time, of patience with trickles.
+
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use reqwest::header::{HeaderMap, HeaderName};
+use reqwest::{Response, StatusCode, Url};
+
+use super::endpoint::host_of;
+use super::error::{self, Problem, Transient};
+use super::retry;
+use super::settings::{Limits, Timeouts};
+
+/// The head of an answer, and its body as it comes.
+pub(super) struct Answer {
+    response: Response,
+    /// Where it came from in the end.
+    pub url: Url,
+    timeouts: Timeouts,
+    error_limit: u64,
+    window: Window,
+}
+
+/// Counts what came since when: fewer than so many bytes in so much time is a dead connection (REG-11).
+struct Window {
+    since: Instant,
+    bytes: u64,
+}
+
+impl Answer {
+    pub(super) fn new(response: Response, url: Url, timeouts: &Timeouts, limits: &Limits) -> Self {
+        let window = Window { since: Instant::now(), bytes: 0 };
+        Self { response, url, timeouts: timeouts.clone(), error_limit: limits.error, window }
+    }
+
+    /// Returns the status.
+    pub fn status(&self) -> StatusCode {
+        self.response.status()
+    }
+
+    /// Returns the headers.
+    pub fn headers(&self) -> &HeaderMap {
+        self.response.headers()
+    }
+
+    /// Returns a header as text.
+    pub fn header(&self, name: HeaderName) -> Option<&str> {
+        self.headers().get(name)?.to_str().ok()
+    }
+
+    /// Returns `host[:port]` for messages.
+    pub fn host(&self) -> String {
+        host_of(&self.url)
+    }
+
+    /// Returns the announced length of the body.
+    pub fn content_length(&self) -> Option<u64> {
+        self.header(reqwest::header::CONTENT_LENGTH)?.parse().ok()
+    }
+
+    /// Returns the next bytes of the body; `None` at its end.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Problem> {
+        let silent = |host: String| Problem::Timeout { host, what: "stopped sending".to_owned() };
+        let chunk = match tokio::time::timeout(self.timeouts.stall, self.response.chunk()).await {
+            Ok(chunk) => chunk.map_err(|error| problem(&error, &self.host()))?,
+            Err(_) => return Err(silent(self.host())),
+        };
+        self.window.bytes += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        if self.window.since.elapsed() >= self.timeouts.stall {
+            if self.window.bytes < self.timeouts.stall_bytes && chunk.is_some() {
+                return Err(silent(self.host()));
+            }
+            self.window = Window { since: Instant::now(), bytes: 0 };
+        }
+        Ok(chunk)
+    }
+
+    /// Reads the whole body, of `limit` bytes at most.
+    pub async fn body(&mut self, limit: u64, what: &str) -> Result<Bytes, Problem> {
+        let too_large = |host: String| Problem::TooLarge { host, what: what.to_owned(), limit };
+        if self.content_length().is_some_and(|length| length > limit) {
+            return Err(too_large(self.host()));
+        }
+        let mut body = BytesMut::new();
+        while let Some(chunk) = self.chunk().await? {
+            if (body.len() + chunk.len()) as u64 > limit {
+                return Err(too_large(self.host()));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    }
+
+    /// Turns an answer that reports an error into a problem with the server's own words.
+    pub async fn failure(mut self) -> Problem {
+        let mut body = Vec::new();
+        let patience = Duration::from_secs(5).min(self.timeouts.stall);
+        while let Ok(Ok(Some(chunk))) = tokio::time::timeout(patience, self.chunk()).await {
+            let room = usize::try_from(self.error_limit).unwrap_or(usize::MAX).saturating_sub(body.len());
+            body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+            if chunk.len() >= room {
+                break;
+            }
+        }
+        Problem::Status {
+            host: self.host(),
+            status: self.status(),
+            messages: error::messages(&body),
+            retry_after: retry::retry_after(self.headers()),
+        }
+    }
+
+    /// Reads what is left of a short body, so that the connection can be used again; gives up on a long one.
+    pub async fn discard(mut self) {
+        let mut left = self.error_limit;
+        while let Ok(Ok(Some(chunk))) = tokio::time::timeout(Duration::from_secs(1), self.chunk()).await {
+            left = left.saturating_sub(chunk.len() as u64);
+            if left == 0 {
+                return;
+            }
+        }
+    }
+}
+
+/// Says what went wrong with a connection to `host`.
+pub(super) fn problem(error: &reqwest::Error, host: &str) -> Problem {
+    let host = host.to_owned();
+    if let Some(refused) = find::<super::dns::RefusedAddress>(error) {
+        let (address, kind) = (refused.address, refused.kind);
+        let url = error.url().map_or_else(|| refused.name.clone(), super::connections::shown);
+        return super::error::Refusal::Address { registry: host, url, address, kind }.into();
+    }
+    if error.is_dns() {
+        return Problem::Name { host, detail: root_cause(error) };
+    }
+    if let Some(tls) = tls_error(error) {
+        return Problem::Tls { host, detail: tls };
+    }
+    if error.is_timeout() {
+        let what = if error.is_connect() { "did not accept a connection" } else { "did not answer in time" };
+        return Problem::Timeout { host, what: what.to_owned() };
+    }
+    let (what, transient) = match find::<std::io::Error>(error).map(std::io::Error::kind) {
+        Some(std::io::ErrorKind::ConnectionRefused) => ("connection refused".to_owned(), Transient::Briefly),
+        Some(std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe) => {
+            ("connection reset".to_owned(), Transient::Yes)
+        }
+        Some(_) | None if error.is_builder() => (root_cause(error), Transient::No),
+        Some(_) | None => (format!("connection broken ({})", root_cause(error)), Transient::Yes),
+    };
+    Problem::Connection { host, what, transient }
+}
+
+fn find<'a, E: std::error::Error + 'static>(error: &'a reqwest::Error) -> Option<&'a E> {
+    let mut source: Option<&'a (dyn std::error::Error + 'static)> = Some(error);
+    while let Some(current) = source {
+        if let Some(found) = current.downcast_ref::<E>() {
+            return Some(found);
+        }
+        // An io::Error hides what it was made from behind `get_ref`.
+        let inner = current.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        source = match inner {
+            Some(inner) => Some(inner),
+            None => current.source(),
+        };
+    }
+    None
+}
+
+fn tls_error(error: &reqwest::Error) -> Option<String> {
+    find::<rustls::Error>(error).map(|error| error::clean(&error.to_string()))
+}
+
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    error::clean(&cause.to_string())
+}

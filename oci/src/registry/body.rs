@@ -1,0 +1,190 @@
+//! Bodies of requests: bytes, or a blob that can be opened again at any offset.
+
+use std::io::{self, Read as _, Seek as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt as _};
+use tokio::sync::mpsc;
+
+use super::client::{Client, Meter};
+use super::error::Problem;
+use super::event::{Event, Events};
+use crate::{Digest, Reference};
+
+/// Where a blob's bytes are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BlobSource {
+    /// In a file.
+    File(PathBuf),
+    /// In memory.
+    Bytes(Bytes),
+    /// In a repository of a registry; they are streamed through when the target has no other way to them.
+    Remote(Reference),
+}
+
+/// What a request carries.
+pub(super) enum Payload {
+    Empty,
+    Bytes(Bytes),
+    Stream(BlobPart),
+}
+
+/// A range of a blob, sent as a stream.
+pub(super) struct BlobPart {
+    pub source: BlobSource,
+    pub digest: Digest,
+    /// Size of the whole blob.
+    pub size: u64,
+    /// First byte to send.
+    pub from: u64,
+    /// Bytes to send.
+    pub length: u64,
+    failure: Arc<Mutex<Option<Problem>>>,
+}
+
+/// Bytes per read: large enough that a loopback upload is not bound by system calls.
+const CHUNK: usize = 512 * 1024;
+
+/// Reads ahead of the connection.
+const AHEAD: usize = 4;
+
+type Chunks = mpsc::Receiver<io::Result<Bytes>>;
+
+impl BlobPart {
+    pub fn new(source: &BlobSource, digest: Digest, size: u64, from: u64, length: u64) -> Self {
+        Self { source: source.clone(), digest, size, from, length, failure: Arc::default() }
+    }
+
+    /// Opens the stream from its start.
+    pub async fn open(&self, client: &Client) -> Result<(reqwest::Body, Arc<Meter>), Problem> {
+        let chunks = match &self.source {
+            BlobSource::File(path) => {
+                read_file(path, self.from, self.length).map_err(|source| self.unreadable(source))?
+            }
+            BlobSource::Bytes(bytes) => self.slices(bytes)?,
+            BlobSource::Remote(reference) => self.forward(client, reference),
+        };
+        let meter = Arc::new(Meter { length: self.length, ..Meter::default() });
+        let stream = self.metered(chunks, meter.clone(), client.events().clone());
+        Ok((reqwest::Body::wrap_stream(stream), meter))
+    }
+
+    /// Returns why the stream broke, if it was the source's fault.
+    pub fn take_failure(&self) -> Option<Problem> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn unreadable(&self, source: io::Error) -> Problem {
+        let what = match &self.source {
+            BlobSource::File(path) => path.display().to_string(),
+            BlobSource::Bytes(_) | BlobSource::Remote(_) => self.digest.to_string(),
+        };
+        Problem::Source { what, source }
+    }
+
+    fn metered(
+        &self,
+        chunks: Chunks,
+        meter: Arc<Meter>,
+        events: Events,
+    ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+        let (digest, failure) = (self.digest, self.failure.clone());
+        let what = self.unreadable(io::ErrorKind::Other.into());
+        let name = match what {
+            Problem::Source { what, .. } => what,
+            _ => digest.to_string(),
+        };
+        tokio_stream(chunks).map(move |chunk| match chunk {
+            Ok(bytes) => {
+                meter.taken.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                events.tell(Event::Sent { digest, bytes: bytes.len() as u64 });
+                Ok(bytes)
+            }
+            Err(error) => {
+                let kind = error.kind();
+                let problem = match error.downcast::<super::error::Error>() {
+                    Ok(error) => *error.problem,
+                    Err(source) => Problem::Source { what: name.clone(), source },
+                };
+                *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem);
+                Err(kind.into())
+            }
+        })
+    }
+
+    fn slices(&self, bytes: &Bytes) -> Result<Chunks, Problem> {
+        let range = usize::try_from(self.from).ok().zip(usize::try_from(self.from + self.length).ok());
+        let (from, to) = range
+            .filter(|(_, to)| *to <= bytes.len())
+            .ok_or_else(|| self.unreadable(io::ErrorKind::UnexpectedEof.into()))?;
+        let (sender, receiver) = mpsc::channel(AHEAD);
+        let mut rest = bytes.slice(from..to);
+        tokio::spawn(async move {
+            while !rest.is_empty() {
+                let chunk = rest.split_to(rest.len().min(CHUNK));
+                if sender.send(Ok(chunk)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(receiver)
+    }
+
+    /// Streams the blob from another repository. The wanted range is cut out of the whole, because only the
+    /// whole can be verified.
+    fn forward(&self, client: &Client, reference: &Reference) -> Chunks {
+        let (sender, receiver) = mpsc::channel(AHEAD);
+        let (mut skip, mut left) = (self.from, self.length);
+        let stream = client.open_blob(reference, self.digest, self.size);
+        tokio::spawn(async move {
+            let mut stream = match stream {
+                Ok(stream) => stream,
+                Err(error) => return drop(sender.send(Err(io::Error::other(error))).await),
+            };
+            while left > 0 {
+                let mut chunk = match stream.next().await {
+                    Ok(Some(chunk)) => chunk,
+                    Ok(None) => break,
+                    Err(error) => return drop(sender.send(Err(io::Error::other(error))).await),
+                };
+                let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(chunk.len());
+                skip -= skipped as u64;
+                let _ = chunk.split_to(skipped);
+                chunk.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+                left -= chunk.len() as u64;
+                if !chunk.is_empty() && sender.send(Ok(chunk)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        receiver
+    }
+}
+
+fn tokio_stream(mut chunks: Chunks) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    futures_util::stream::poll_fn(move |context| chunks.poll_recv(context))
+}
+
+/// Reads `length` bytes from `from` on a thread that may block.
+fn read_file(path: &Path, from: u64, length: u64) -> io::Result<Chunks> {
+    let mut file = std::fs::File::open(path)?;
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    tokio::task::spawn_blocking(move || {
+        let mut left = length;
+        let mut start = file.seek(io::SeekFrom::Start(from)).map(|_| ());
+        while left > 0 {
+            let want = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK);
+            let mut buffer = BytesMut::zeroed(want);
+            let read = std::mem::replace(&mut start, Ok(())).and_then(|()| file.read_exact(&mut buffer));
+            left -= want as u64;
+            let failed = read.is_err();
+            if sender.blocking_send(read.map(|()| buffer.freeze())).is_err() || failed {
+                return;
+            }
+        }
+    });
+    Ok(receiver)
+}

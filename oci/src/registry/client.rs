@@ -1,0 +1,393 @@
+//! One exchange with a registry: log in, send, follow redirects, try again. Knows no manifest and no blob.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION};
+use reqwest::{Method, RequestBuilder, StatusCode, Url};
+
+use super::address::Authority;
+use super::answer::{self, Answer};
+use super::auth::{Again, Keyring, Subject};
+use super::body::Payload;
+use super::connections::{Connections, shown};
+use super::endpoint::{Endpoint, host_of};
+use super::error::{Action, Error, Problem, Refusal, Transient};
+use super::event::{Event, Events};
+use super::retry::{self, is_transient};
+use super::settings::Settings;
+
+/// Talks to registries. Cheap to make and to clone: nothing is read and no connection is made before the first
+/// request.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    settings: Settings,
+    events: Events,
+    connections: Connections,
+    keyring: Keyring,
+    announced: Mutex<BTreeSet<(String, String)>>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Client")
+    }
+}
+
+/// What is sent.
+pub(super) struct Request {
+    pub method: Method,
+    pub url: Url,
+    pub headers: HeaderMap,
+    pub payload: Payload,
+    pub subject: Subject,
+    /// What it is about, for messages: `manifest`, `layer sha256:…`.
+    pub what: String,
+}
+
+impl Request {
+    pub fn new(method: Method, url: Url, subject: &Subject, what: impl Into<String>) -> Self {
+        Self {
+            method,
+            url,
+            headers: HeaderMap::new(),
+            payload: Payload::Empty,
+            subject: subject.clone(),
+            what: what.into(),
+        }
+    }
+}
+
+/// How much of a request's body the connection has taken.
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    pub taken: AtomicU64,
+    pub length: u64,
+}
+
+impl Client {
+    /// Makes a client.
+    pub fn new(settings: Settings, events: Events) -> Self {
+        Self(Arc::new(Inner {
+            settings,
+            events,
+            connections: Connections::new(),
+            keyring: Keyring::default(),
+            announced: Mutex::default(),
+        }))
+    }
+
+    /// Returns what the client was made with.
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    pub(super) fn events(&self) -> &Events {
+        &self.0.events
+    }
+
+    pub(super) fn connections(&self) -> &Connections {
+        &self.0.connections
+    }
+
+    pub(super) fn retrier(&self, url: &Url, what: &str) -> Retrier {
+        Retrier { client: self.clone(), host: host_of(url), what: what.to_owned(), failures: 0 }
+    }
+
+    /// Checks that the registry answers and, where it asks for a login, that the credentials are right.
+    ///
+    /// # Errors
+    /// The registry is not there, is none, or refuses the credentials.
+    pub async fn check_login(&self, registry: &str) -> Result<(), Error> {
+        let run = async {
+            let endpoint = Endpoint::of_registry(self.settings(), registry)?;
+            let subject = Subject { repository: String::new(), scopes: super::token::Scopes::none() };
+            let request = Request::new(Method::GET, endpoint.base.clone(), &subject, "login");
+            let answer = self.send(&endpoint, &request).await?;
+            match answer.status() {
+                StatusCode::OK => Ok(()),
+                _ => Err(self.rejected(&endpoint, &subject, answer).await),
+            }
+        };
+        run.await.map_err(|problem| error(Action::Login, registry, problem))
+    }
+
+    pub(super) fn announce_token_server(&self, endpoint: &Endpoint, realm: &Url) {
+        if Authority::of(realm).as_ref() == Some(&endpoint.authority) {
+            return;
+        }
+        let pair = (endpoint.host(), host_of(realm));
+        let mut announced = self.0.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        if announced.insert(pair.clone()) {
+            self.events().tell(Event::TokenServer { registry: pair.0, host: pair.1 });
+        }
+    }
+
+    /// Sends `request` until there is an answer that a repetition would not change.
+    pub(super) async fn send(&self, endpoint: &Endpoint, request: &Request) -> Result<Answer, Problem> {
+        let mut retrier = self.retrier(&request.url, &request.what);
+        loop {
+            let problem = match self.exchange(endpoint, request).await {
+                Ok(answer) if is_transient(answer.status()) => answer.failure().await,
+                Ok(answer) => return Ok(answer),
+                Err(problem) => problem,
+            };
+            retrier.pause(problem).await?;
+        }
+    }
+
+    /// Sends `request` once, following redirects and answering challenges.
+    pub(super) async fn exchange(&self, endpoint: &Endpoint, request: &Request) -> Result<Answer, Problem> {
+        let mut url = request.url.clone();
+        let (mut hops, mut challenges) = (0, 0);
+        loop {
+            let authorization = match is_own(endpoint, &url) {
+                true => self.0.keyring.authorization(self, endpoint, &request.subject).await?,
+                false => None,
+            };
+            let answer = self.exchange_at(endpoint, request, &url, authorization.clone()).await?;
+            match answer.status() {
+                StatusCode::UNAUTHORIZED if is_own(endpoint, &url) && challenges < 2 => {
+                    challenges += 1;
+                    let again = self.0.keyring.refused(
+                        endpoint,
+                        &request.subject,
+                        answer.headers(),
+                        authorization.as_ref(),
+                    );
+                    if again == Again::No {
+                        return Ok(answer);
+                    }
+                    answer.discard().await;
+                }
+                status if is_redirect(&request.method, status) => {
+                    hops += 1;
+                    url = self.next_hop(&answer, &url, hops)?;
+                    answer.discard().await;
+                }
+                _ => return Ok(answer),
+            }
+        }
+    }
+
+    fn next_hop(&self, answer: &Answer, url: &Url, hops: u32) -> Result<Url, Problem> {
+        let location = answer.header(LOCATION).ok_or_else(|| Problem::Malformed {
+            host: answer.host(),
+            what: "a redirect".to_owned(),
+            detail: "it has no Location".to_owned(),
+        })?;
+        let next = join(url, location)?;
+        let limit = self.settings().limits.redirects;
+        if hops > limit {
+            return Err(Refusal::Redirects { limit, url: shown(&next) }.into());
+        }
+        if url.scheme() == "https" && next.scheme() != "https" {
+            return Err(Refusal::Scheme { registry: host_of(url), url: shown(&next) }.into());
+        }
+        Ok(next)
+    }
+
+    async fn exchange_at(
+        &self,
+        endpoint: &Endpoint,
+        request: &Request,
+        url: &Url,
+        authorization: Option<HeaderValue>,
+    ) -> Result<Answer, Problem> {
+        let http = self.connections().client(self.settings(), endpoint, url)?;
+        let mut builder = http.request(request.method.clone(), url.clone()).headers(request.headers.clone());
+        if let Some(value) = authorization {
+            builder = builder.header(AUTHORIZATION, value);
+        }
+        match &request.payload {
+            // An explicit zero: some registries answer 411 to a POST or PUT without a length.
+            Payload::Empty if matches!(request.method, Method::POST | Method::PUT | Method::PATCH) => {
+                self.transmit(builder.header(CONTENT_LENGTH, 0), url, None).await
+            }
+            Payload::Empty => self.transmit(builder, url, None).await,
+            Payload::Bytes(bytes) => self.transmit(builder.body(bytes.clone()), url, None).await,
+            Payload::Stream(stream) => {
+                let (body, meter) = stream.open(self).await?;
+                let builder = builder.header(CONTENT_LENGTH, stream.length).body(body);
+                let sent = self.transmit(builder, url, Some(&meter)).await;
+                // A source that cannot be read breaks the connection; the reason is the source, not the network.
+                stream.take_failure().map_or(sent, Err)
+            }
+        }
+    }
+
+    /// Sends one request and waits for the head of its answer, as long as there is life in the connection.
+    pub(super) async fn transmit(
+        &self,
+        builder: RequestBuilder,
+        url: &Url,
+        meter: Option<&Meter>,
+    ) -> Result<Answer, Problem> {
+        let timeouts = &self.settings().timeouts;
+        let mut sending = pin!(builder.send());
+        let mut watch = Watch { since: Instant::now(), taken: 0 };
+        loop {
+            let tick = Duration::from_secs(1).min(timeouts.answer);
+            match tokio::time::timeout(tick, &mut sending).await {
+                Ok(Ok(response)) => {
+                    return Ok(Answer::new(response, url.clone(), timeouts, &self.settings().limits));
+                }
+                Ok(Err(error)) => return Err(answer::problem(&error, &host_of(url))),
+                Err(_) => watch.check(timeouts, meter, url)?,
+            }
+        }
+    }
+
+    /// Turns an answer that refuses a request into a problem that tells what to do.
+    pub(super) async fn rejected(&self, endpoint: &Endpoint, subject: &Subject, answer: Answer) -> Problem {
+        let failure = answer.failure().await;
+        let Problem::Status { host, status, messages, .. } = failure else { return failure };
+        if !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return Problem::Status { host, status, messages, retry_after: None };
+        }
+        let offered = self.0.keyring.offered(self, endpoint, subject).await;
+        Problem::Unauthorized { host, status, messages, offered, registry: endpoint.registry.clone() }
+    }
+}
+
+/// Credentials go to the registry's own host, port and scheme, and nowhere else.
+fn is_own(endpoint: &Endpoint, url: &Url) -> bool {
+    url.scheme() == endpoint.base.scheme() && Authority::of(url).as_ref() == Some(&endpoint.authority)
+}
+
+fn is_redirect(method: &Method, status: StatusCode) -> bool {
+    match status.as_u16() {
+        // RFC 9110 §15.4: only these keep the method for what is no GET.
+        307 | 308 => true,
+        301..=303 => matches!(*method, Method::GET | Method::HEAD),
+        _ => false,
+    }
+}
+
+/// Resolves a Location against the URL that answered with it.
+pub(super) fn join(url: &Url, location: &str) -> Result<Url, Problem> {
+    url.join(location).map_err(|error| Problem::Malformed {
+        host: host_of(url),
+        what: format!("a Location {:?}", super::error::clean(location)),
+        detail: error.to_string(),
+    })
+}
+
+pub(super) fn error(action: Action, object: impl fmt::Display, problem: Problem) -> Error {
+    Error { action, object: object.to_string(), problem: Box::new(problem) }
+}
+
+/// Since when nothing has moved.
+struct Watch {
+    since: Instant,
+    taken: u64,
+}
+
+impl Watch {
+    fn check(
+        &mut self,
+        timeouts: &super::settings::Timeouts,
+        meter: Option<&Meter>,
+        url: &Url,
+    ) -> Result<(), Problem> {
+        let dead = |what: &str| Problem::Timeout { host: host_of(url), what: what.to_owned() };
+        let Some(meter) = meter else {
+            let waited = self.since.elapsed() >= timeouts.answer;
+            return if waited { Err(dead("did not answer in time")) } else { Ok(()) };
+        };
+        let taken = meter.taken.load(Ordering::Relaxed);
+        if taken >= self.taken + timeouts.stall_bytes || taken == meter.length && self.taken != taken {
+            *self = Self { since: Instant::now(), taken };
+            return Ok(());
+        }
+        let (patience, what) = if taken == meter.length {
+            (timeouts.upload_answer, "did not answer after an upload")
+        } else {
+            (timeouts.stall, "stopped receiving")
+        };
+        if self.since.elapsed() >= patience { Err(dead(what)) } else { Ok(()) }
+    }
+}
+
+/// Counts the failures of one request and sleeps between its attempts.
+pub(super) struct Retrier {
+    client: Client,
+    host: String,
+    what: String,
+    failures: u32,
+}
+
+impl Retrier {
+    /// Forgets earlier failures: there was progress.
+    pub fn reset(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Sleeps if another attempt may help; returns the problem, with the number of attempts, if not.
+    pub async fn pause(&mut self, problem: Problem) -> Result<(), Problem> {
+        let policy = &self.client.settings().retry;
+        self.failures += 1;
+        let attempts = match transience(&problem) {
+            Transient::Yes => policy.attempts,
+            Transient::Briefly => policy.attempts.min(3),
+            Transient::No => return Err(problem),
+        };
+        if self.failures >= attempts {
+            return Err(match self.failures {
+                1 => problem,
+                attempts => Problem::Exhausted { attempts, last: Box::new(problem) },
+            });
+        }
+        let delay = self.delay(&problem)?;
+        self.client.events().tell(Event::Waiting {
+            host: self.host.clone(),
+            what: self.what.clone(),
+            reason: problem.to_string(),
+            delay,
+            attempt: self.failures,
+            attempts,
+        });
+        tokio::time::sleep(delay).await;
+        Ok(())
+    }
+
+    fn delay(&self, problem: &Problem) -> Result<Duration, Problem> {
+        let policy = &self.client.settings().retry;
+        let own = policy.delay(self.failures, retry::random());
+        let Problem::Status { host, messages, retry_after: Some(wait), .. } = problem else { return Ok(own) };
+        if *wait > policy.longest_wait {
+            let (host, messages) = (host.clone(), messages.clone());
+            return Err(Refusal::Wait { host, seconds: wait.as_secs(), messages }.into());
+        }
+        // A little more than asked for, so that not all clients come back in the same instant.
+        Ok(*wait + own.min(Duration::from_secs(1)))
+    }
+}
+
+fn transience(problem: &Problem) -> Transient {
+    match problem {
+        Problem::Connection { transient, .. } => *transient,
+        Problem::Timeout { .. } | Problem::Truncated { .. } => Transient::Yes,
+        Problem::Status { status, .. } if is_transient(*status) => Transient::Yes,
+        Problem::Name { .. } => Transient::Briefly,
+        Problem::Status { .. }
+        | Problem::Tls { .. }
+        | Problem::Refused(_)
+        | Problem::Exhausted { .. }
+        | Problem::ManifestUnknown { .. }
+        | Problem::Unauthorized { .. }
+        | Problem::Document { .. }
+        | Problem::Digest { .. }
+        | Problem::TooLarge { .. }
+        | Problem::Malformed { .. }
+        | Problem::File { .. }
+        | Problem::Sink { .. }
+        | Problem::Source { .. } => Transient::No,
+    }
+}

@@ -1,0 +1,39 @@
+//! The registry client: pull and push over the OCI distribution API (distribution-spec 1.1).
+//!
+//! In reading order: what a user sets (`settings`), where things are (`endpoint`), what may be connected to
+//! (`address`, `dns`, `connections`, `verify`, `no_nss`), who we are (`credentials`, `helper`, `challenge`,
+//! `token`, `auth`), one exchange (`client`, `answer`, `body`, `retry`), and the two directions (`pull`, `push`,
+//! `upload`). The client stores nothing and draws nothing: it hands out verified bytes and events.
+//!
+//! Nothing here reads the environment or a clock that reaches an output.
+
+pub mod address;
+mod answer;
+mod auth;
+mod body;
+mod challenge;
+mod client;
+mod connections;
+pub mod credentials;
+mod dns;
+mod endpoint;
+pub mod error;
+pub mod event;
+mod helper;
+mod no_nss;
+mod pull;
+mod push;
+mod retry;
+pub mod settings;
+mod token;
+mod upload;
+mod verify;
+
+pub use body::BlobSource;
+pub use client::Client;
+pub use error::{Action, Error, Problem, Refusal};
+pub use event::{Event, Events, Way};
+pub use pull::{BlobStream, ResolvedImage};
+pub use push::{PushBlob, PushDocument, PushImage, PushPlan, Pushed, Upload, plan_push};
+pub use retry::RetryPolicy;
+pub use settings::{Environment, Login, RegistrySettings, Settings};

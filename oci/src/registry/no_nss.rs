@@ -1,0 +1,35 @@
+//! Keeps glibc's name service switch out of the static binary. Resolves nothing.
+//!
+//! `hyper-util` links a resolver that calls `getaddrinfo` even where another resolver is configured. In a
+//! static glibc binary that function loads NSS modules of whatever libc the host has, which crashes or answers
+//! wrongly. These two definitions take the place of glibc's archive member, so nothing of it is linked; they
+//! always fail, because every name goes through `dns.rs`.
+#![expect(unsafe_code, reason = "defines two C symbols, see the module doc")]
+
+use std::ffi::{c_char, c_int, c_void};
+
+/// `EAI_FAIL` of netdb.h: a non-recoverable failure.
+const EAI_FAIL: c_int = -4;
+
+/// Fails always: names are resolved by `dns.rs`.
+// SAFETY: the symbol replaces glibc's of the same signature; it reads and writes none of its arguments.
+#[unsafe(no_mangle)]
+pub extern "C" fn getaddrinfo(
+    _node: *const c_char,
+    _service: *const c_char,
+    _hints: *const c_void,
+    _result: *mut *mut c_void,
+) -> c_int {
+    EAI_FAIL
+}
+
+/// Frees nothing: `getaddrinfo` above never gives anything out.
+// SAFETY: the symbol replaces glibc's of the same signature; the pointer is not touched.
+#[unsafe(no_mangle)]
+pub extern "C" fn freeaddrinfo(_result: *mut c_void) {}
+
+/// A reference that keeps both definitions in every binary that can make a client.
+pub(super) fn keep() -> bool {
+    let both: [*const (); 2] = [getaddrinfo as *const (), freeaddrinfo as *const ()];
+    std::hint::black_box(both).iter().all(|function| !function.is_null())
+}

@@ -1,0 +1,523 @@
+//! Reading from registries: names to manifests, blobs as verified streams. Stores nothing.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{ACCEPT, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, RANGE};
+use reqwest::{Method, StatusCode};
+use sha2::{Digest as _, Sha256};
+
+use super::answer::Answer;
+use super::auth::Subject;
+use super::client::{Client, Request, Retrier, error};
+use super::endpoint::{Endpoint, Role};
+use super::error::{Action, Error, Problem};
+use super::event::Event;
+use super::token::Scopes;
+use crate::document::{self, Config, INDEX_DEPTH, Index, Manifest, Root};
+use crate::media_type::ACCEPTED_MANIFESTS;
+use crate::{Digest, Platform, Reference};
+
+/// The digest that a registry claims for what it sends or has stored.
+pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// An image of one platform, without its layers.
+#[derive(Debug, Clone)]
+pub struct ResolvedImage {
+    /// The repository with the digest of [`Self::manifest`].
+    pub reference: Reference,
+    /// The index that the name stands for, where it is one.
+    pub index: Option<Index>,
+    /// The image's manifest.
+    pub manifest: Manifest,
+    /// The image's config.
+    pub config: Config,
+}
+
+impl Client {
+    /// Finds the image of `platform` that `reference` stands for.
+    ///
+    /// # Errors
+    /// [`Error`] with action [`Action::Pull`].
+    pub async fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<ResolvedImage, Error> {
+        self.resolve_inner(reference, platform)
+            .await
+            .map_err(|problem| error(Action::Pull, reference, problem))
+    }
+
+    async fn resolve_inner(&self, name: &Reference, platform: &Platform) -> Result<ResolvedImage, Problem> {
+        let root = self.root_inner(name, None).await?;
+        let (index, manifest) = match root {
+            Root::Manifest(manifest) => (None, manifest),
+            Root::Index(index) => {
+                let manifest = self.descend(name, &index, platform).await?;
+                (Some(index), manifest)
+            }
+        };
+        manifest.require_image().map_err(|source| Problem::Document { source })?;
+        let descriptor = manifest.parsed.config();
+        let limit = self.settings().limits.config;
+        let raw = self.document_blob(name, descriptor, limit, "config").await?;
+        let config = Config::parse(raw, &manifest.parsed).map_err(|source| Problem::Document { source })?;
+        Ok(ResolvedImage { reference: name.with_digest(manifest.digest), index, manifest, config })
+    }
+
+    async fn descend(
+        &self,
+        name: &Reference,
+        index: &Index,
+        platform: &Platform,
+    ) -> Result<Manifest, Problem> {
+        let mut index = index.clone();
+        for _ in 0..INDEX_DEPTH {
+            let entry =
+                document::select(&index.parsed, platform).map_err(|source| Problem::Document { source })?;
+            let digest = digest_of(entry)?;
+            let wanted = name.with_digest(digest);
+            match self.root_inner(&wanted, Some(entry)).await? {
+                Root::Manifest(manifest) => return Ok(manifest),
+                Root::Index(inner) => index = inner,
+            }
+        }
+        Err(Problem::Document { source: document::DocumentError::TooDeep })
+    }
+
+    /// Returns the manifest or index that `reference` stands for.
+    ///
+    /// # Errors
+    /// [`Error`] with action [`Action::Pull`].
+    pub async fn root(&self, reference: &Reference) -> Result<Root, Error> {
+        self.root_inner(reference, None).await.map_err(|problem| error(Action::Pull, reference, problem))
+    }
+
+    /// Returns the digest that `reference` stands for; `None` where there is no such image.
+    ///
+    /// # Errors
+    /// [`Error`] with action [`Action::Pull`].
+    pub async fn digest(&self, reference: &Reference) -> Result<Option<Digest>, Error> {
+        let run = async {
+            let endpoint = Endpoint::origin(self.settings(), reference)?;
+            let subject = pull_subject(&endpoint, reference);
+            self.remote_digest(&endpoint, &subject, reference).await
+        };
+        run.await.map_err(|problem| error(Action::Pull, reference, problem))
+    }
+
+    /// Asks by HEAD what a tag or digest stands for.
+    pub(super) async fn remote_digest(
+        &self,
+        endpoint: &Endpoint,
+        subject: &Subject,
+        reference: &Reference,
+    ) -> Result<Option<Digest>, Problem> {
+        let request = manifest_request(Method::HEAD, endpoint, subject, reference)?;
+        let answer = self.send(endpoint, &request).await?;
+        match answer.status() {
+            StatusCode::NOT_FOUND => Ok(None),
+            StatusCode::OK => match claimed_digest(&answer) {
+                Some(digest) => Ok(Some(digest)),
+                None => {
+                    let request = manifest_request(Method::GET, endpoint, subject, reference)?;
+                    let mut answer = self.send(endpoint, &request).await?;
+                    let raw = answer.body(self.settings().limits.manifest, "manifest").await?;
+                    Ok(Some(Digest::of(&raw)))
+                }
+            },
+            _ => Err(self.rejected(endpoint, subject, answer).await),
+        }
+    }
+
+    /// Asks every source in turn.
+    async fn root_inner(
+        &self,
+        reference: &Reference,
+        descriptor: Option<&document::Descriptor>,
+    ) -> Result<Root, Problem> {
+        let (origin, mirrors) = sources(self, reference)?;
+        for mirror in mirrors {
+            match self.root_at(&mirror, reference, descriptor).await {
+                Ok(root) => return Ok(root),
+                Err(problem) => self.tell_mirror_failed(&mirror, &problem),
+            }
+        }
+        self.root_at(&origin, reference, descriptor).await
+    }
+
+    fn tell_mirror_failed(&self, mirror: &Endpoint, problem: &Problem) {
+        self.events().tell(Event::MirrorFailed { mirror: mirror.host(), reason: problem.to_string() });
+    }
+
+    async fn root_at(
+        &self,
+        endpoint: &Endpoint,
+        reference: &Reference,
+        descriptor: Option<&document::Descriptor>,
+    ) -> Result<Root, Problem> {
+        let subject = pull_subject(endpoint, reference);
+        let request = manifest_request(Method::GET, endpoint, &subject, reference)?;
+        let mut retrier = self.retrier(&request.url, "manifest");
+        let (raw, media_type) = loop {
+            let answer = self.send(endpoint, &request).await?;
+            // A body that breaks off is asked for again as a whole.
+            match self.manifest_body(endpoint, &subject, reference, answer).await {
+                Ok(body) => break body,
+                Err(problem) => retrier.pause(problem).await?,
+            }
+        };
+        if let Some(descriptor) = descriptor {
+            check_size(endpoint, raw.len() as u64, descriptor.size())?;
+        }
+        let declared =
+            descriptor.map(|descriptor| descriptor.media_type().as_ref()).or(media_type.as_deref());
+        Root::parse(raw, declared).map_err(|source| Problem::Document { source })
+    }
+
+    async fn manifest_body(
+        &self,
+        endpoint: &Endpoint,
+        subject: &Subject,
+        reference: &Reference,
+        mut answer: Answer,
+    ) -> Result<(Bytes, Option<String>), Problem> {
+        match answer.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => {
+                let name =
+                    format!("{}{}", endpoint.repository(&reference.repository), version_suffix(reference));
+                return Err(Problem::ManifestUnknown { host: answer.host(), name });
+            }
+            _ => return Err(self.rejected(endpoint, subject, answer).await),
+        }
+        let raw = answer.body(self.settings().limits.manifest, "manifest").await?;
+        if let Some(length) = answer.content_length().filter(|length| *length != raw.len() as u64) {
+            let (host, received) = (answer.host(), raw.len() as u64);
+            return Err(Problem::Truncated { host, what: "manifest".to_owned(), received, size: length });
+        }
+        let actual = Digest::of(&raw);
+        for expected in [reference.digest, claimed_digest(&answer)].into_iter().flatten() {
+            if expected != actual {
+                let host = answer.host();
+                return Err(Problem::Digest { host, what: "manifest".to_owned(), expected, actual });
+            }
+        }
+        Ok((raw, answer.header(CONTENT_TYPE).map(str::to_owned)))
+    }
+
+    /// Reads the whole of a small blob that a manifest of `reference`'s repository names.
+    ///
+    /// # Errors
+    /// [`Error`] with action [`Action::Pull`]; also where the blob is larger than `limit`.
+    pub async fn blob_bytes(
+        &self,
+        reference: &Reference,
+        descriptor: &document::Descriptor,
+        limit: u64,
+    ) -> Result<Bytes, Error> {
+        let bytes = self.document_blob(reference, descriptor, limit, "blob").await;
+        bytes.map_err(|problem| error(Action::Pull, reference, problem))
+    }
+
+    async fn document_blob(
+        &self,
+        reference: &Reference,
+        descriptor: &document::Descriptor,
+        limit: u64,
+        what: &str,
+    ) -> Result<Bytes, Problem> {
+        let (digest, size) = (digest_of(descriptor)?, descriptor.size());
+        if size > limit {
+            let host = reference.registry_host().to_owned();
+            return Err(Problem::TooLarge { host, what: what.to_owned(), limit });
+        }
+        let mut stream = self.blob_stream(reference, digest, size)?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = stream.next_chunk().await? {
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes.into())
+    }
+
+    /// Opens the blob `digest` of `size` bytes in `reference`'s repository.
+    ///
+    /// Nothing is sent before the first call of [`BlobStream::next`].
+    ///
+    /// # Errors
+    /// A mirror or registry of the settings that is no address.
+    pub fn open_blob(&self, reference: &Reference, digest: Digest, size: u64) -> Result<BlobStream, Error> {
+        self.blob_stream(reference, digest, size).map_err(|problem| error(Action::Pull, reference, problem))
+    }
+
+    fn blob_stream(&self, reference: &Reference, digest: Digest, size: u64) -> Result<BlobStream, Problem> {
+        let (origin, mirrors) = sources(self, reference)?;
+        let retrier = self.retrier(&origin.base, &format!("layer {digest}"));
+        let mut sources = mirrors;
+        sources.push(origin);
+        Ok(BlobStream {
+            client: self.clone(),
+            reference: reference.clone(),
+            sources,
+            digest,
+            size,
+            hasher: Sha256::new(),
+            offset: 0,
+            settled: 0,
+            skip: 0,
+            answer: None,
+            retrier,
+        })
+    }
+
+    /// Streams a blob into `writer` and returns it when every byte is written and verified.
+    ///
+    /// The writer runs on a thread that may block, so it can unpack, index and write files. After an error what
+    /// it got is worthless.
+    ///
+    /// # Errors
+    /// [`Error`] with action [`Action::Pull`]; what the writer returned is [`Problem::Sink`].
+    pub async fn pull_blob<W: io::Write + Send + 'static>(
+        &self,
+        reference: &Reference,
+        digest: Digest,
+        size: u64,
+        writer: W,
+    ) -> Result<W, Error> {
+        let mut stream = self.open_blob(reference, digest, size)?;
+        let sink_failed = |source: io::Error| {
+            error(Action::Pull, reference, Problem::Sink { what: format!("layer {digest}"), source })
+        };
+        let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(16);
+        let writing = tokio::task::spawn_blocking(move || drain(receiver, writer));
+        while let Some(chunk) = stream.next().await? {
+            // A writer that has failed closes the channel; its error is picked up below.
+            if sender.send(chunk).await.is_err() {
+                break;
+            }
+        }
+        drop(sender);
+        match writing.await {
+            Ok(written) => written.map_err(sink_failed),
+            Err(join) => Err(sink_failed(io::Error::other(join))),
+        }
+    }
+}
+
+fn drain<W: io::Write>(mut chunks: tokio::sync::mpsc::Receiver<Bytes>, mut writer: W) -> io::Result<W> {
+    while let Some(chunk) = chunks.blocking_recv() {
+        writer.write_all(&chunk)?;
+    }
+    writer.flush()?;
+    Ok(writer)
+}
+
+/// A blob on its way in. Every byte is hashed; the last chunk is given out only when size and digest are right.
+///
+/// A connection that breaks is resumed by Range at the first byte that is not hashed yet.
+pub struct BlobStream {
+    client: Client,
+    reference: Reference,
+    /// Mirrors, then the registry; the first is in use.
+    sources: Vec<Endpoint>,
+    digest: Digest,
+    size: u64,
+    hasher: Sha256,
+    /// Bytes that are hashed.
+    offset: u64,
+    /// `offset` at the last failure.
+    settled: u64,
+    /// Bytes that the server repeats because it ignored the Range.
+    skip: u64,
+    answer: Option<Answer>,
+    retrier: Retrier,
+}
+
+impl std::fmt::Debug for BlobStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "BlobStream({} at {} of {})", self.digest, self.offset, self.size)
+    }
+}
+
+/// Progress after which earlier failures are forgotten. A server that breaks off after every byte must not keep
+/// us forever.
+const PROGRESS: u64 = 64 * 1024;
+
+impl BlobStream {
+    /// Returns the next bytes; `None` when all of them have been given out and were right.
+    ///
+    /// # Errors
+    /// [`Error`] with action [`Action::Pull`].
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        match self.next_chunk().await {
+            Ok(chunk) => Ok(chunk),
+            Err(problem) => Err(error(Action::Pull, &self.reference, problem)),
+        }
+    }
+
+    async fn next_chunk(&mut self) -> Result<Option<Bytes>, Problem> {
+        loop {
+            if self.offset == self.size {
+                // Only an empty blob comes here unverified.
+                return if self.size == 0 { self.verify().map(|()| None) } else { Ok(None) };
+            }
+            match self.step().await {
+                Ok(Some(chunk)) => return Ok(Some(chunk)),
+                Ok(None) => {}
+                Err(problem) => self.recover(problem).await?,
+            }
+        }
+    }
+
+    /// Takes one chunk from the connection; `None` where all of it was to be skipped.
+    async fn step(&mut self) -> Result<Option<Bytes>, Problem> {
+        let mut answer = match self.answer.take() {
+            Some(answer) => answer,
+            None => self.connect().await?,
+        };
+        let what = || format!("layer {}", self.digest);
+        let Some(mut chunk) = answer.chunk().await? else {
+            let (host, received) = (answer.host(), self.offset);
+            return Err(Problem::Truncated { host, what: what(), received, size: self.size });
+        };
+        let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
+        let _ = chunk.split_to(skipped);
+        self.skip -= skipped as u64;
+        if self.offset + chunk.len() as u64 > self.size {
+            return Err(Problem::TooLarge { host: answer.host(), what: what(), limit: self.size });
+        }
+        self.hasher.update(&chunk);
+        self.offset += chunk.len() as u64;
+        if self.offset == self.size {
+            // The end is waited for briefly: it makes the connection free again, or shows what is too much.
+            let end = tokio::time::timeout(Duration::from_secs(5), answer.chunk()).await;
+            if matches!(end, Ok(Ok(Some(more))) if !more.is_empty()) {
+                return Err(Problem::TooLarge { host: answer.host(), what: what(), limit: self.size });
+            }
+            self.verify()?;
+        }
+        self.answer = Some(answer);
+        if chunk.is_empty() {
+            return Ok(None);
+        }
+        self.client.events().tell(Event::Received { digest: self.digest, bytes: chunk.len() as u64 });
+        Ok(Some(chunk))
+    }
+
+    fn verify(&self) -> Result<(), Problem> {
+        let actual = Digest::from_bytes(self.hasher.clone().finalize().into());
+        if actual == self.digest {
+            return Ok(());
+        }
+        let host = self.sources.first().map(Endpoint::host).unwrap_or_default();
+        Err(Problem::Digest { host, what: "layer".to_owned(), expected: self.digest, actual })
+    }
+
+    /// Decides what a failure means: the next source, another attempt, or the end.
+    async fn recover(&mut self, problem: Problem) -> Result<(), Problem> {
+        self.answer = None;
+        if self.offset >= self.settled + PROGRESS {
+            self.retrier.reset();
+        }
+        self.settled = self.offset;
+        match self.retrier.pause(problem).await {
+            Ok(()) => Ok(()),
+            // What a mirror sent so far is hashed, so the next source continues where it stopped. Wrong bytes
+            // cannot be taken back.
+            Err(problem) if self.sources.len() > 1 && !matches!(problem, Problem::Digest { .. }) => {
+                let mirror = self.sources.remove(0);
+                self.client.tell_mirror_failed(&mirror, &problem);
+                self.retrier.reset();
+                Ok(())
+            }
+            Err(problem) => Err(problem),
+        }
+    }
+
+    async fn connect(&mut self) -> Result<Answer, Problem> {
+        let endpoint = self.sources.first().expect("the registry itself is never removed").clone();
+        let subject = pull_subject(&endpoint, &self.reference);
+        let url = endpoint.url(&self.reference.repository, &format!("blobs/{}", self.digest))?;
+        let mut request = Request::new(Method::GET, url, &subject, format!("layer {}", self.digest));
+        if self.offset > 0 {
+            let range =
+                HeaderValue::from_str(&format!("bytes={}-", self.offset)).expect("digits are a header");
+            request.headers.insert(RANGE, range);
+        }
+        let answer = self.client.exchange(&endpoint, &request).await?;
+        match answer.status() {
+            StatusCode::OK => self.skip = self.offset,
+            StatusCode::PARTIAL_CONTENT if range_starts_at(&answer, self.offset) => self.skip = 0,
+            StatusCode::PARTIAL_CONTENT => {
+                let detail = format!("it does not start at byte {}", self.offset);
+                let what = "a range of a blob".to_owned();
+                return Err(Problem::Malformed { host: answer.host(), what, detail });
+            }
+            status if super::retry::is_transient(status) => return Err(answer.failure().await),
+            _ => return Err(self.client.rejected(&endpoint, &subject, answer).await),
+        }
+        let promised = answer.content_length().filter(|length| *length > self.size - self.offset + self.skip);
+        match promised {
+            Some(_) => {
+                let what = format!("layer {}", self.digest);
+                Err(Problem::TooLarge { host: answer.host(), what, limit: self.size })
+            }
+            None => Ok(answer),
+        }
+    }
+}
+
+fn range_starts_at(answer: &Answer, offset: u64) -> bool {
+    let range = answer.header(CONTENT_RANGE).and_then(|text| text.trim().strip_prefix("bytes "));
+    range.and_then(|range| range.split_once('-')).is_some_and(|(start, _)| start.trim().parse() == Ok(offset))
+}
+
+fn sources(client: &Client, reference: &Reference) -> Result<(Endpoint, Vec<Endpoint>), Problem> {
+    let all = Endpoint::sources(client.settings(), reference)?;
+    let (mut origin, mirrors): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|source| source.role == Role::Origin);
+    Ok((origin.pop().expect("the registry itself is a source"), mirrors))
+}
+
+pub(super) fn pull_subject(endpoint: &Endpoint, reference: &Reference) -> Subject {
+    let repository = endpoint.repository(&reference.repository);
+    Subject { scopes: Scopes::pull(&repository), repository }
+}
+
+pub(super) fn digest_of(descriptor: &document::Descriptor) -> Result<Digest, Problem> {
+    document::digest_of(descriptor).map_err(|source| Problem::Document {
+        source: document::DocumentError::Digest { what: "manifest", source },
+    })
+}
+
+fn manifest_request(
+    method: Method,
+    endpoint: &Endpoint,
+    subject: &Subject,
+    reference: &Reference,
+) -> Result<Request, Problem> {
+    let url = endpoint.url(&reference.repository, &format!("manifests/{}", reference.version()))?;
+    let mut request = Request::new(method, url, subject, "manifest");
+    let accept = HeaderValue::from_str(&ACCEPTED_MANIFESTS.join(", ")).expect("media types are a header");
+    request.headers.insert(ACCEPT, accept);
+    Ok(request)
+}
+
+/// The digest a registry claims, where it is one of ours; sha512 is not verified and so not believed.
+fn claimed_digest(answer: &Answer) -> Option<Digest> {
+    answer.header(CONTENT_DIGEST)?.parse().ok()
+}
+
+fn version_suffix(reference: &Reference) -> String {
+    match reference.digest {
+        Some(digest) => format!("@{digest}"),
+        None => format!(":{}", reference.version()),
+    }
+}
+
+fn check_size(endpoint: &Endpoint, actual: u64, expected: u64) -> Result<(), Problem> {
+    let (host, what) = (endpoint.host(), "manifest".to_owned());
+    match actual.cmp(&expected) {
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Less => Err(Problem::Truncated { host, what, received: actual, size: expected }),
+        std::cmp::Ordering::Greater => Err(Problem::TooLarge { host, what, limit: expected }),
+    }
+}

@@ -1,0 +1,343 @@
+//! Writing to registries: what has to go there as data, then the doing. Reads no store: blobs come as sources.
+//!
+//! Blobs before the manifests that name them, manifests before the index that names those, tags at the very end:
+//! a tag never points to an incomplete image (distribution-spec, "Pushing manifests").
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use reqwest::{Method, StatusCode};
+
+use super::auth::Subject;
+use super::body::{BlobSource, Payload};
+use super::client::{Client, Request, error};
+use super::endpoint::Endpoint;
+use super::error::{Action, Error, Problem};
+use super::event::Way;
+use super::pull::CONTENT_DIGEST;
+use super::token::Scopes;
+use crate::{Digest, Reference};
+
+/// A blob of the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushBlob {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its bytes.
+    pub size: u64,
+    /// Its media type, by which layers that must not be distributed are left out.
+    pub media_type: String,
+    /// Where its bytes are.
+    pub source: BlobSource,
+    /// Repositories that are known to hold it, such as the base image's.
+    pub found_in: Vec<Reference>,
+}
+
+/// A manifest or an index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushDocument {
+    /// The exact bytes.
+    pub raw: Bytes,
+    /// Their digest.
+    pub digest: Digest,
+    /// What they are sent as.
+    pub media_type: String,
+    /// Tags to set; a document without one is stored under its digest.
+    pub tags: Vec<String>,
+}
+
+/// All that makes an image: blobs in any order, documents with each one before those that name it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PushImage {
+    /// Layers and configs.
+    pub blobs: Vec<PushBlob>,
+    /// Manifests, then the index where there is one.
+    pub documents: Vec<PushDocument>,
+}
+
+/// What will be asked of the registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushPlan {
+    /// Registry and repository; tag and digest do not count.
+    pub target: Reference,
+    /// Blobs, each once, the largest first: the longest transfer decides when all are done.
+    pub uploads: Vec<Upload>,
+    /// Documents in the order in which they are stored.
+    pub documents: Vec<PushDocument>,
+}
+
+/// One blob that must be in the repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upload {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its bytes.
+    pub size: u64,
+    /// Where its bytes are, should they be needed.
+    pub source: BlobSource,
+    /// Repositories of the same registry that it may be linked from.
+    pub mounts: Vec<String>,
+}
+
+/// What a push has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pushed {
+    /// Digest of the last document: what the tags stand for now.
+    pub digest: Digest,
+    /// Bytes of blobs whose content was sent.
+    pub uploaded: u64,
+}
+
+/// Repositories that are tried as sources of one blob; each costs a request.
+const MAX_MOUNTS: usize = 3;
+
+/// Plans how `image` gets into the repository of `target`.
+pub fn plan_push(target: &Reference, image: &PushImage) -> PushPlan {
+    let mut seen = BTreeSet::new();
+    let mut uploads: Vec<Upload> = image
+        .blobs
+        .iter()
+        .filter(|blob| is_distributable(&blob.media_type) && seen.insert(blob.digest))
+        .map(|blob| upload(target, blob))
+        .collect();
+    uploads.sort_by(|a, b| b.size.cmp(&a.size).then(a.digest.cmp(&b.digest)));
+    let target = Reference { tag: None, digest: None, ..target.clone() };
+    PushPlan { target, uploads, documents: image.documents.clone() }
+}
+
+/// Layers that licences bind to their own servers are named by manifests but never uploaded (image-spec
+/// layer.md, "Non-Distributable Layers").
+fn is_distributable(media_type: &str) -> bool {
+    !media_type.contains(".nondistributable.") && !media_type.contains(".foreign.")
+}
+
+fn upload(target: &Reference, blob: &PushBlob) -> Upload {
+    let own = match &blob.source {
+        BlobSource::Remote(reference) => Some(reference),
+        BlobSource::File(_) | BlobSource::Bytes(_) => None,
+    };
+    let mut mounts = Vec::new();
+    for place in own.into_iter().chain(&blob.found_in) {
+        let other = place.registry == target.registry && place.repository != target.repository;
+        if other && !mounts.contains(&place.repository) && mounts.len() < MAX_MOUNTS {
+            mounts.push(place.repository.clone());
+        }
+    }
+    Upload { digest: blob.digest, size: blob.size, source: blob.source.clone(), mounts }
+}
+
+/// Whether the registry's word that it has a blob is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Check {
+    /// It is.
+    Head,
+    /// It said so before and then refused the manifest (reliability REG-15).
+    Distrust,
+}
+
+impl Client {
+    /// Carries out `plan`.
+    ///
+    /// # Errors
+    /// [`Error`] with action [`Action::Push`]. What was uploaded stays, so that the same plan continues there.
+    pub async fn push(&self, plan: &PushPlan) -> Result<Pushed, Error> {
+        self.push_inner(plan).await.map_err(|problem| error(Action::Push, shown(plan), problem))
+    }
+
+    async fn push_inner(&self, plan: &PushPlan) -> Result<Pushed, Problem> {
+        let endpoint = Endpoint::origin(self.settings(), &plan.target)?;
+        let subject = push_subject(&plan.target, &plan.uploads);
+        let Some(root) = plan.documents.last() else {
+            let uploaded = self.push_blobs(&endpoint, &subject, plan, Check::Head).await?;
+            return Ok(Pushed { digest: Digest::of(b""), uploaded });
+        };
+        let missing = self.missing_tags(&endpoint, &subject, plan, root).await?;
+        if missing.is_empty() && !root.tags.is_empty() {
+            return Ok(Pushed { digest: root.digest, uploaded: 0 });
+        }
+        let mut uploaded = self.push_blobs(&endpoint, &subject, plan, Check::Head).await?;
+        match self.put_documents(&endpoint, &subject, plan, &missing).await {
+            Err(problem) if names_unknown_blob(&problem) => {
+                uploaded += self.push_blobs(&endpoint, &subject, plan, Check::Distrust).await?;
+                self.put_documents(&endpoint, &subject, plan, &missing).await?;
+            }
+            result => result?,
+        }
+        Ok(Pushed { digest: root.digest, uploaded })
+    }
+
+    /// Returns the tags of `root` that stand for something else or for nothing.
+    async fn missing_tags(
+        &self,
+        endpoint: &Endpoint,
+        subject: &Subject,
+        plan: &PushPlan,
+        root: &PushDocument,
+    ) -> Result<Vec<String>, Problem> {
+        let mut missing = Vec::new();
+        for tag in &root.tags {
+            let reference = Reference { tag: Some(tag.clone()), ..plan.target.clone() };
+            if self.remote_digest(endpoint, subject, &reference).await? != Some(root.digest) {
+                missing.push(tag.clone());
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Puts one blob into the repository of `target`, ahead of the image that it belongs to.
+    ///
+    /// # Errors
+    /// [`Error`] with action [`Action::Push`].
+    pub async fn push_blob(&self, target: &Reference, upload: &Upload) -> Result<Way, Error> {
+        let run = async {
+            let endpoint = Endpoint::origin(self.settings(), target)?;
+            let subject = push_subject(target, std::slice::from_ref(upload));
+            self.ensure_blob(&endpoint, &subject, target, upload, Check::Head).await
+        };
+        run.await.map_err(|problem| error(Action::Push, target, problem))
+    }
+
+    async fn push_blobs(
+        &self,
+        endpoint: &Endpoint,
+        subject: &Subject,
+        plan: &PushPlan,
+        check: Check,
+    ) -> Result<u64, Problem> {
+        let parallel = self.settings().limits.parallel.max(1);
+        let sizes = futures_util::stream::iter(&plan.uploads).map(|upload| async move {
+            let way = self.ensure_blob(endpoint, subject, &plan.target, upload, check).await?;
+            Ok::<u64, Problem>(if way == Way::Uploaded { upload.size } else { 0 })
+        });
+        sizes.buffer_unordered(parallel).try_fold(0, |sum, size| async move { Ok(sum + size) }).await
+    }
+
+    async fn put_documents(
+        &self,
+        endpoint: &Endpoint,
+        subject: &Subject,
+        plan: &PushPlan,
+        tags: &[String],
+    ) -> Result<(), Problem> {
+        let (last, before) = plan.documents.split_last().expect("the caller has looked at the last");
+        for document in before {
+            self.put_document(endpoint, subject, plan, document, &document.digest.to_string()).await?;
+            for tag in &document.tags {
+                self.put_document(endpoint, subject, plan, document, tag).await?;
+            }
+        }
+        if last.tags.is_empty() {
+            return self.put_document(endpoint, subject, plan, last, &last.digest.to_string()).await;
+        }
+        for tag in tags {
+            self.put_document(endpoint, subject, plan, last, tag).await?;
+        }
+        Ok(())
+    }
+
+    async fn put_document(
+        &self,
+        endpoint: &Endpoint,
+        subject: &Subject,
+        plan: &PushPlan,
+        document: &PushDocument,
+        version: &str,
+    ) -> Result<(), Problem> {
+        let url = endpoint.url(&plan.target.repository, &format!("manifests/{version}"))?;
+        let mut request = Request::new(Method::PUT, url, subject, "manifest");
+        request.payload = Payload::Bytes(document.raw.clone());
+        let media_type = HeaderValue::from_str(&document.media_type).map_err(|error| Problem::Malformed {
+            host: endpoint.host(),
+            what: "no media type of a manifest".to_owned(),
+            detail: error.to_string(),
+        })?;
+        request.headers.insert(CONTENT_TYPE, media_type);
+        let answer = self.send(endpoint, &request).await?;
+        match answer.status() {
+            StatusCode::CREATED | StatusCode::OK | StatusCode::ACCEPTED => {}
+            _ => return Err(self.rejected(endpoint, subject, answer).await),
+        }
+        match answer.header(CONTENT_DIGEST).and_then(|text| text.parse::<Digest>().ok()) {
+            Some(actual) if actual != document.digest => Err(Problem::Digest {
+                host: answer.host(),
+                what: "stored manifest".to_owned(),
+                expected: document.digest,
+                actual,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn names_unknown_blob(problem: &Problem) -> bool {
+    let Problem::Status { messages, .. } = problem else { return false };
+    messages.iter().any(|message| {
+        matches!(message.code.as_str(), "BLOB_UNKNOWN" | "MANIFEST_BLOB_UNKNOWN" | "MANIFEST_UNKNOWN")
+    })
+}
+
+fn push_subject(target: &Reference, uploads: &[Upload]) -> Subject {
+    let sources = uploads.iter().flat_map(|upload| upload.mounts.iter().map(String::as_str));
+    Subject { repository: target.repository.clone(), scopes: Scopes::push(&target.repository, sources) }
+}
+
+fn shown(plan: &PushPlan) -> String {
+    let tag = plan.documents.last().and_then(|root| root.tags.first().cloned());
+    Reference { tag, ..plan.target.clone() }.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blob(text: &str, size: u64, source: BlobSource, found_in: &[&str]) -> PushBlob {
+        PushBlob {
+            digest: Digest::of(text.as_bytes()),
+            size,
+            media_type: crate::media_type::OCI_LAYER_GZIP.to_owned(),
+            source,
+            found_in: found_in.iter().map(|name| name.parse().unwrap()).collect(),
+        }
+    }
+
+    fn check(blobs: Vec<PushBlob>, expected: &[(u64, &[&str])]) {
+        let target: Reference = "r.example/team/app:1".parse().unwrap();
+        let plan = plan_push(&target, &PushImage { blobs, documents: Vec::new() });
+        let found: Vec<(u64, Vec<&str>)> = plan
+            .uploads
+            .iter()
+            .map(|upload| (upload.size, upload.mounts.iter().map(String::as_str).collect()))
+            .collect();
+        let expected: Vec<(u64, Vec<&str>)> =
+            expected.iter().map(|(size, from)| (*size, from.to_vec())).collect();
+        assert_eq!(found, expected);
+    }
+
+    fn file() -> BlobSource {
+        BlobSource::File("/x".into())
+    }
+
+    #[test]
+    fn the_largest_blob_goes_first_and_each_goes_once() {
+        let blobs = vec![blob("a", 1, file(), &[]), blob("b", 9, file(), &[]), blob("a", 1, file(), &[])];
+        check(blobs, &[(9, &[]), (1, &[])]);
+    }
+
+    #[test]
+    fn blobs_are_linked_from_repositories_of_the_same_registry_only() {
+        let remote = BlobSource::Remote("r.example/base/debian:12".parse().unwrap());
+        let found = ["r.example/a/b", "other.example/c", "r.example/team/app", "r.example/base/debian"];
+        check(vec![blob("a", 1, remote, &found)], &[(1, &["base/debian", "a/b"])]);
+        let foreign = BlobSource::Remote("docker.io/library/debian".parse().unwrap());
+        check(vec![blob("a", 1, foreign, &[])], &[(1, &[])]);
+    }
+
+    #[test]
+    fn layers_that_must_not_be_distributed_stay_away() {
+        let mut windows = blob("w", 5, file(), &[]);
+        windows.media_type = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip".to_owned();
+        check(vec![windows, blob("a", 1, file(), &[])], &[(1, &[])]);
+    }
+}
