@@ -3,6 +3,9 @@
 //! It knows no cache, no manifest and no registry.
 
 pub mod context;
+pub mod diff;
+pub mod layers;
 pub mod owner;
 pub mod sandbox;
 pub mod tree;
+pub mod unpack;

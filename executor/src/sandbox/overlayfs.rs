@@ -1,0 +1,174 @@
+//! Mounting a stack of layers through the new mount API. Returns detached mounts: no path is involved.
+//!
+//! Layer directories are handed to the kernel as descriptors, or as `/proc/self/fd/N` on kernels that take only strings, so
+//! no byte of a path is ever parsed as an option (MT-07).
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
+
+use super::error::{SandboxError, StepFailure};
+use super::plan::Attributes;
+use super::spec::Overlay;
+
+/// A failed call with its arguments, before it is known whether the builder or an init made it.
+#[derive(Debug)]
+pub(super) struct CallError {
+    call: String,
+    errno: Errno,
+}
+
+impl From<CallError> for StepFailure {
+    fn from(error: CallError) -> Self {
+        StepFailure::Setup { call: error.call, errno: error.errno.raw_os_error() }
+    }
+}
+
+impl From<CallError> for SandboxError {
+    fn from(error: CallError) -> Self {
+        SandboxError::Call { call: error.call, source: error.errno.into() }
+    }
+}
+
+fn failed(call: impl Into<String>) -> impl FnOnce(Errno) -> CallError {
+    let call = call.into();
+    move |errno| CallError { call, errno }
+}
+
+/// Whether overlay attributes live in `user.*`, as they must inside a user namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum XattrClass {
+    /// `trusted.overlay.*`.
+    Trusted,
+    /// `user.overlay.*`; without it mounting works and `rm -r d && mkdir d` gives EIO.
+    User,
+}
+
+impl XattrClass {
+    /// The initial user namespace maps every id to itself; any other is one of somebody else's.
+    pub(super) fn of_this_process() -> XattrClass {
+        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        match map.split_whitespace().collect::<Vec<_>>().as_slice() {
+            ["0", "0", "4294967295"] | [] => XattrClass::Trusted,
+            _ => XattrClass::User,
+        }
+    }
+}
+
+/// Mounts a stack, detached. `empty` closes stacks that the kernel would find too short.
+pub(super) fn mount(
+    overlay: &Overlay,
+    empty: BorrowedFd<'_>,
+    class: XattrClass,
+    attributes: Attributes,
+) -> Result<OwnedFd, CallError> {
+    let context =
+        rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed("fsopen(overlay)"))?;
+    let lowers = overlay.lowers.iter().map(|path| directory(path)).collect::<Result<Vec<_>, _>>()?;
+    let mut borrowed: Vec<BorrowedFd<'_>> = lowers.iter().map(AsFd::as_fd).collect();
+    // Without an upper directory the kernel wants two lower ones; a lone bind would show whiteouts as devices.
+    if borrowed.is_empty() || (overlay.writes.is_none() && borrowed.len() == 1) {
+        borrowed.push(empty);
+    }
+    if overlay.writes.is_none() && borrowed.len() == 1 {
+        return clone_tree(empty, attributes.and(Attributes::READ_ONLY));
+    }
+    append_lowers(context.as_fd(), &borrowed)?;
+    if let Some(writes) = &overlay.writes {
+        for (key, path) in [("upperdir", &writes.upper), ("workdir", &writes.work)] {
+            let fd = directory(path)?;
+            set_directory(context.as_fd(), key, fd.as_fd())
+                .map_err(failed(format!("fsconfig(overlay, {key}, {})", path.display())))?;
+        }
+        // Upper directories are thrown away after a crash, so nothing has to be synced at umount.
+        rustix::mount::fsconfig_set_flag(&context, "volatile")
+            .map_err(failed("fsconfig(overlay, volatile)"))?;
+    }
+    for (key, value) in [("redirect_dir", "nofollow"), ("index", "off"), ("metacopy", "off"), ("xino", "off")]
+    {
+        rustix::mount::fsconfig_set_string(&context, key, value)
+            .map_err(failed(format!("fsconfig(overlay, {key}={value})")))?;
+    }
+    match rustix::mount::fsconfig_set_string(&context, "uuid", "null") {
+        // Linux < 6.6 does not know the option.
+        Ok(()) | Err(Errno::INVAL) => {}
+        Err(errno) => return Err(failed("fsconfig(overlay, uuid=null)")(errno)),
+    }
+    if class == XattrClass::User {
+        rustix::mount::fsconfig_set_flag(&context, "userxattr")
+            .map_err(failed("fsconfig(overlay, userxattr)"))?;
+    }
+    finish(&context, "overlay", attributes)
+}
+
+/// Creates the file system of a context and mounts it, detached.
+pub(super) fn finish(context: &OwnedFd, name: &str, attributes: Attributes) -> Result<OwnedFd, CallError> {
+    rustix::mount::fsconfig_create(context)
+        .map_err(|errno| CallError { call: format!("fsconfig({name}, create){}", log(context)), errno })?;
+    rustix::mount::fsmount(
+        context,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::from_bits_retain(attributes.bits as u32),
+    )
+    .map_err(failed(format!("fsmount({name})")))
+}
+
+/// What the kernel wrote into the context's log: the reason behind a bare EINVAL.
+fn log(context: &OwnedFd) -> String {
+    let mut text = String::new();
+    let mut buffer = [0; 512];
+    while let Ok(count) = rustix::io::read(context, &mut buffer) {
+        text.push_str(": ");
+        text.push_str(String::from_utf8_lossy(&buffer[..count]).trim());
+    }
+    text
+}
+
+/// Returns a detached copy of the mount at a handle, with attributes.
+pub(super) fn clone_tree(source: impl AsFd, attributes: Attributes) -> Result<OwnedFd, CallError> {
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let mount = rustix::mount::open_tree(source, "", flags).map_err(failed("open_tree(clone)"))?;
+    super::sys::attach_attributes(&mount, attributes.bits).map_err(failed("mount_setattr"))?;
+    Ok(mount)
+}
+
+fn directory(path: &Path) -> Result<OwnedFd, CallError> {
+    rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(failed(format!("open({})", path.display())))
+}
+
+fn append_lowers(context: BorrowedFd<'_>, lowers: &[BorrowedFd<'_>]) -> Result<(), CallError> {
+    for (position, lower) in lowers.iter().enumerate() {
+        match set_directory(context, "lowerdir+", *lower) {
+            Ok(()) => {}
+            // Linux < 6.8 knows only the colon-separated option.
+            Err(Errno::INVAL) if position == 0 => return join_lowers(context, lowers),
+            Err(errno) => {
+                return Err(failed(format!("fsconfig(overlay, lowerdir+, layer {position})"))(errno));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// By descriptor since Linux 6.13, before that by a name that holds no data.
+fn set_directory(context: BorrowedFd<'_>, key: &str, directory: BorrowedFd<'_>) -> Result<(), Errno> {
+    match rustix::mount::fsconfig_set_fd(context, key, directory) {
+        Err(Errno::INVAL) => rustix::mount::fsconfig_set_string(context, key, descriptor_path(directory)),
+        other => other,
+    }
+}
+
+fn join_lowers(context: BorrowedFd<'_>, lowers: &[BorrowedFd<'_>]) -> Result<(), CallError> {
+    let joined = lowers.iter().map(|lower| descriptor_path(*lower)).collect::<Vec<_>>().join(":");
+    rustix::mount::fsconfig_set_string(context, "lowerdir", &joined)
+        .map_err(failed(format!("fsconfig(overlay, lowerdir, {} layers)", lowers.len())))
+}
+
+fn descriptor_path(directory: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", directory.as_raw_fd())
+}

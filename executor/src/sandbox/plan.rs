@@ -1,0 +1,458 @@
+//! The mounts of a step as data: pure, so that it is tested without privileges.
+//!
+//! Init loops over the plan (`rootfs`), resolving every target by handle inside the new root. Nothing here touches a file.
+
+use std::path::{Component, Path, PathBuf};
+
+use super::error::SandboxError;
+use super::spec::{Access, MemoryFile, MountSource, Overlay, Security, StepMount, StepSpec, Writes};
+use super::wire::{wire_enum, wire_struct};
+
+/// One privileged act. Init does them in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MountCall {
+    /// Mounts the root file system. Always first.
+    Root {
+        /// Its layers.
+        overlay: Overlay,
+        /// Attributes of the mount.
+        attributes: Attributes,
+    },
+    /// Mounts a file system of the kernel's.
+    Fresh {
+        /// Type as in /proc/filesystems.
+        filesystem: String,
+        /// Where.
+        target: Target,
+        /// Options; never from data, only constants and numbers.
+        options: Vec<(String, String)>,
+        /// Attributes of the mount.
+        attributes: Attributes,
+    },
+    /// Makes a directory on a file system of ours.
+    Directory {
+        /// Where.
+        path: String,
+    },
+    /// Makes an empty file on a file system of ours, to mount on.
+    File {
+        /// Where.
+        path: String,
+    },
+    /// Makes a character device on a file system of ours, readable and writable by all.
+    Device {
+        /// Where.
+        path: String,
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
+    /// Makes a symbolic link on a file system of ours.
+    Symlink {
+        /// Where.
+        path: String,
+        /// What it holds.
+        to: String,
+    },
+    /// Writes a file into the scratch file system, in memory and out of the step's sight.
+    ScratchFile {
+        /// Name, possibly inside a directory made before.
+        name: String,
+        /// Content and mode.
+        file: MemoryFile,
+    },
+    /// Makes a directory in the scratch file system.
+    ScratchDirectory {
+        /// Name.
+        name: String,
+    },
+    /// Mounts layers out of the step's sight, to bind parts of them.
+    View {
+        /// Number that [`Source::View`] refers to.
+        id: u32,
+        /// The layers.
+        overlay: Overlay,
+    },
+    /// Shows a source at a target.
+    Bind {
+        /// What.
+        source: Source,
+        /// Where.
+        target: Target,
+        /// Attributes of the mount.
+        attributes: Attributes,
+    },
+    /// Hides a path of /proc or /sys where it exists: a file behind /dev/null, a directory behind an empty one.
+    Mask {
+        /// The path.
+        path: String,
+    },
+    /// Makes a path of /proc or /sys read-only where it exists.
+    ReadOnly {
+        /// The path.
+        path: String,
+    },
+}
+
+/// What a bind shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A mount that came with the request.
+    Handle {
+        /// Its position.
+        index: u32,
+    },
+    /// A path of the host's, resolved in the builder's mount namespace.
+    Host {
+        /// The path; given by the user, never by an image.
+        path: PathBuf,
+    },
+    /// Something in the scratch file system.
+    Scratch {
+        /// Its name.
+        name: String,
+    },
+    /// A path inside layers mounted before.
+    View {
+        /// Which.
+        id: u32,
+        /// The path, resolved inside.
+        path: PathBuf,
+    },
+}
+
+/// Where something is mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// `/proc`, `/sys` or `/dev`: a real directory of the root, made where missing.
+    Standard {
+        /// The path.
+        path: String,
+    },
+    /// A path on a file system that an earlier call mounted.
+    Ours {
+        /// The path.
+        path: String,
+    },
+    /// A path of the image: links are followed inside the root, what is missing is made and removed afterwards.
+    Image {
+        /// The path.
+        path: PathBuf,
+    },
+    /// As `Image`, but skipped where the image does not have it.
+    Existing {
+        /// The path.
+        path: PathBuf,
+    },
+}
+
+/// MOUNT_ATTR_* bits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// The bits.
+    pub bits: u64,
+}
+
+impl Attributes {
+    /// No attribute.
+    pub const NONE: Attributes = Attributes { bits: 0 };
+    /// Read-only.
+    pub const READ_ONLY: Attributes = Attributes { bits: 1 };
+    /// setuid bits and file capabilities have no effect.
+    pub const NO_SUID: Attributes = Attributes { bits: 2 };
+    /// Devices cannot be opened.
+    pub const NO_DEVICES: Attributes = Attributes { bits: 4 };
+    /// Programs cannot be run.
+    pub const NO_EXEC: Attributes = Attributes { bits: 8 };
+
+    /// Both sets.
+    pub const fn and(self, other: Attributes) -> Attributes {
+        Attributes { bits: self.bits | other.bits }
+    }
+}
+
+/// Whether a control group restricts the devices that the step may open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceControl {
+    /// A device group does.
+    Group,
+    /// Nothing does: the root is mounted nodev and CAP_MKNOD is dropped.
+    None,
+}
+
+wire_struct!(Attributes { bits });
+wire_struct!(Overlay { lowers, writes });
+wire_struct!(Writes { upper, work });
+wire_struct!(MemoryFile { data, mode, uid, gid });
+wire_enum!(Target { 0 Standard { path: path }, 1 Ours { path: path }, 2 Image { path: path }, 3 Existing { path: path } });
+wire_enum!(Source { 0 Handle { index: index }, 1 Host { path: path }, 2 Scratch { name: name }, 3 View { id: id, path: path } });
+wire_enum!(MountCall {
+    0 Root { overlay: overlay, attributes: attributes },
+    1 Fresh { filesystem: filesystem, target: target, options: options, attributes: attributes },
+    2 Directory { path: path },
+    3 Device { path: path, major: major, minor: minor },
+    4 Symlink { path: path, to: to },
+    5 ScratchFile { name: name, file: file },
+    6 ScratchDirectory { name: name },
+    7 View { id: id, overlay: overlay },
+    8 Bind { source: source, target: target, attributes: attributes },
+    9 Mask { path: path },
+    10 ReadOnly { path: path },
+    11 File { path: path },
+});
+
+/// moby daemon/pkg/oci/defaults.go, 2026-08.
+const MASKED: &[&str] = &[
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// moby daemon/pkg/oci/defaults.go, 2026-08.
+const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Where distributions keep the bundle that their TLS libraries read (the list of Go's crypto/x509 root_linux.go).
+pub(super) const CA_BUNDLES: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/tls/cacert.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// Where a step finds the host's bundle whatever the image has; on our /dev, so that it leaves no trace in a layer.
+pub const CA_FILE: &str = "/dev/host-ca.crt";
+
+/// Variables that make common programs read [`CA_FILE`].
+pub const CA_VARIABLES: &[&str] = &[
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "PIP_CERT",
+    "NODE_EXTRA_CA_CERTS",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+];
+
+const HARDENED: Attributes = Attributes::NO_SUID.and(Attributes::NO_DEVICES).and(Attributes::NO_EXEC);
+
+/// Returns the acts that build the step's file system, or why the spec is refused.
+///
+/// [`Source::Handle`] numbers count the mounts with [`MountSource::Handle`] in their order.
+pub fn plan_mounts(spec: &StepSpec, devices: DeviceControl) -> Result<Vec<MountCall>, SandboxError> {
+    let mut calls =
+        vec![MountCall::Root { overlay: spec.rootfs.clone(), attributes: root_attributes(spec, devices) }];
+    calls.extend(kernel_file_systems(spec));
+    calls.extend(device_nodes());
+    calls.extend(pipes(spec)?);
+    calls.extend(etc_files(spec));
+    calls.extend(host_ca(spec));
+    if spec.security == Security::Sandbox {
+        calls.extend(READ_ONLY.iter().map(|path| MountCall::ReadOnly { path: (*path).to_owned() }));
+        calls.extend(MASKED.iter().map(|path| MountCall::Mask { path: (*path).to_owned() }));
+    }
+    calls.extend(step_mounts(&spec.mounts)?);
+    Ok(calls)
+}
+
+fn root_attributes(spec: &StepSpec, devices: DeviceControl) -> Attributes {
+    match (spec.security, devices) {
+        (Security::Sandbox, DeviceControl::None) => Attributes::NO_DEVICES,
+        (Security::Sandbox, DeviceControl::Group) | (Security::Insecure, _) => Attributes::NONE,
+    }
+}
+
+fn kernel_file_systems(spec: &StepSpec) -> Vec<MountCall> {
+    let sys = match spec.security {
+        Security::Sandbox => HARDENED.and(Attributes::READ_ONLY),
+        Security::Insecure => HARDENED,
+    };
+    let standard = |path: &str| Target::Standard { path: path.to_owned() };
+    let ours = |path: &str| Target::Ours { path: path.to_owned() };
+    let directory = |path: &str| MountCall::Directory { path: path.to_owned() };
+    let shm_size = spec.limits.shm_size.to_string();
+    let no_exec = Attributes::NO_SUID.and(Attributes::NO_EXEC);
+    vec![
+        fresh("proc", standard("/proc"), &[], HARDENED),
+        fresh("sysfs", standard("/sys"), &[], sys),
+        fresh("tmpfs", standard("/dev"), &[("mode", "755"), ("size", "65536k")], Attributes::NO_SUID),
+        directory("/dev/pts"),
+        fresh("devpts", ours("/dev/pts"), &[("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")], no_exec),
+        directory("/dev/shm"),
+        fresh("tmpfs", ours("/dev/shm"), &[("mode", "1777"), ("size", &shm_size)], HARDENED),
+        directory("/dev/mqueue"),
+        fresh("mqueue", ours("/dev/mqueue"), &[], HARDENED),
+    ]
+}
+
+fn fresh(filesystem: &str, target: Target, options: &[(&str, &str)], attributes: Attributes) -> MountCall {
+    let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    MountCall::Fresh { filesystem: filesystem.to_owned(), target, options, attributes }
+}
+
+fn device_nodes() -> Vec<MountCall> {
+    let nodes =
+        [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+    let links = [
+        ("ptmx", "pts/ptmx"),
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("core", "/proc/kcore"),
+    ];
+    let nodes =
+        nodes.map(|(name, major, minor)| MountCall::Device { path: format!("/dev/{name}"), major, minor });
+    let links =
+        links.map(|(name, to)| MountCall::Symlink { path: format!("/dev/{name}"), to: to.to_owned() });
+    nodes.into_iter().chain(links).collect()
+}
+
+fn pipes(spec: &StepSpec) -> Result<Vec<MountCall>, SandboxError> {
+    if spec.pipes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut calls = vec![
+        MountCall::Directory { path: "/dev/pipes".to_owned() },
+        MountCall::ScratchDirectory { name: "pipes".to_owned() },
+    ];
+    for pipe in &spec.pipes {
+        if pipe.name.is_empty() || pipe.name.contains('/') || matches!(pipe.name.as_str(), "." | "..") {
+            return Err(SandboxError::Invalid {
+                what: format!("file name {:?} for /dev/pipes is not one path component", pipe.name),
+            });
+        }
+        let file = MemoryFile { data: pipe.data.clone(), mode: pipe.mode, uid: 0, gid: 0 };
+        calls.push(MountCall::ScratchFile { name: format!("pipes/{}", pipe.name), file });
+    }
+    calls.push(MountCall::Bind {
+        source: Source::Scratch { name: "pipes".to_owned() },
+        target: Target::Ours { path: "/dev/pipes".to_owned() },
+        attributes: Attributes::READ_ONLY.and(Attributes::NO_SUID).and(Attributes::NO_DEVICES),
+    });
+    Ok(calls)
+}
+
+fn etc_files(spec: &StepSpec) -> Vec<MountCall> {
+    let files = [
+        ("hosts", &spec.etc.hosts),
+        ("resolv.conf", &spec.etc.resolv_conf),
+        ("hostname", &spec.etc.hostname),
+    ];
+    let mut calls = Vec::new();
+    for (name, content) in files {
+        let Some(content) = content else { continue };
+        let file = MemoryFile { data: content.clone().into_bytes(), mode: 0o644, uid: 0, gid: 0 };
+        calls.push(MountCall::ScratchFile { name: name.to_owned(), file });
+        calls.push(MountCall::Bind {
+            source: Source::Scratch { name: name.to_owned() },
+            target: Target::Image { path: Path::new("/etc").join(name) },
+            attributes: HARDENED.and(Attributes::READ_ONLY),
+        });
+    }
+    calls
+}
+
+fn host_ca(spec: &StepSpec) -> Vec<MountCall> {
+    let Some(bundle) = &spec.host_ca else { return Vec::new() };
+    let attributes = HARDENED.and(Attributes::READ_ONLY);
+    let source = || Source::Host { path: bundle.clone() };
+    let over = |path: &&str| MountCall::Bind {
+        source: source(),
+        target: Target::Existing { path: PathBuf::from(*path) },
+        attributes,
+    };
+    let mut calls = vec![
+        MountCall::File { path: CA_FILE.to_owned() },
+        MountCall::Bind { source: source(), target: Target::Ours { path: CA_FILE.to_owned() }, attributes },
+    ];
+    calls.extend(CA_BUNDLES.iter().map(over));
+    calls
+}
+
+fn step_mounts(mounts: &[StepMount]) -> Result<Vec<MountCall>, SandboxError> {
+    let (mut calls, mut handles) = (Vec::new(), 0);
+    for (number, mount) in mounts.iter().enumerate() {
+        let target = checked_target(&mount.target)?;
+        // Docker's bind mounts of a build carry nosuid and nodev neither; the group or nodev on the root guards devices.
+        let attributes = match mount.access {
+            Access::ReadOnly => Attributes::READ_ONLY,
+            Access::ReadWrite => Attributes::NONE,
+        };
+        let source = match &mount.source {
+            MountSource::Handle(_) => {
+                handles += 1;
+                Source::Handle { index: handles - 1 }
+            }
+            MountSource::Layers { overlay, subpath } => {
+                let id = number as u32;
+                calls.push(MountCall::View { id, overlay: overlay.clone() });
+                Source::View { id, path: subpath.clone() }
+            }
+            MountSource::Tmpfs { size, mode } => {
+                calls.push(tmpfs(target, *size, *mode, attributes));
+                continue;
+            }
+            MountSource::File(file) => {
+                let name = format!("file-{number}");
+                calls.push(MountCall::ScratchFile { name: name.clone(), file: file.clone() });
+                let attributes = attributes.and(HARDENED);
+                calls.push(MountCall::Bind { source: Source::Scratch { name }, target, attributes });
+                continue;
+            }
+        };
+        let attributes = attributes.and(Attributes::NO_DEVICES);
+        calls.push(MountCall::Bind { source, target, attributes });
+    }
+    Ok(calls)
+}
+
+fn tmpfs(target: Target, size: Option<u64>, mode: u32, attributes: Attributes) -> MountCall {
+    let mut options = vec![("mode".to_owned(), format!("{mode:o}"))];
+    options.extend(size.map(|size| ("size".to_owned(), size.to_string())));
+    let attributes = attributes.and(Attributes::NO_SUID).and(Attributes::NO_DEVICES);
+    MountCall::Fresh { filesystem: "tmpfs".to_owned(), target, options, attributes }
+}
+
+/// Refuses targets that lie on the sandbox's own file systems (RT-07), except on /dev/shm.
+fn checked_target(target: &Path) -> Result<Target, SandboxError> {
+    let forbidden = |on: &str| SandboxError::ForbiddenTarget { target: target.to_owned(), on: on.to_owned() };
+    let mut clean = PathBuf::from("/");
+    if !target.is_absolute() {
+        return Err(SandboxError::Invalid {
+            what: format!("mount target {} is not absolute", target.display()),
+        });
+    }
+    for component in target.components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => drop(clean.pop()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    if clean == Path::new("/") {
+        return Err(forbidden("the root itself"));
+    }
+    if clean.starts_with("/dev/shm") {
+        return Ok(match clean == Path::new("/dev/shm") {
+            true => Target::Ours { path: "/dev/shm".to_owned() },
+            false => Target::Image { path: clean },
+        });
+    }
+    for reserved in ["/proc", "/sys", "/dev"] {
+        if clean.starts_with(reserved) {
+            return Err(forbidden(reserved));
+        }
+    }
+    Ok(Target::Image { path: clean })
+}

@@ -1,0 +1,3 @@
+//! Who a step is.
+use crate::cases;
+cases! {}

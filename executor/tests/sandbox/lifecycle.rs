@@ -1,0 +1,226 @@
+//! Start, end and death of steps.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use executor::sandbox::*;
+
+use crate::cases;
+use crate::fixture::{Image, read_all, run, shell, start};
+
+cases! {
+    output_and_exit_codes_are_told,
+    signals_are_told,
+    rt_18_a_step_cannot_kill_its_init,
+    daemons_that_hold_the_output_do_not_hang_the_step,
+    terminate_grants_a_grace_and_then_kills,
+    kill_ends_a_step_at_once,
+    dropping_a_step_kills_it,
+    steps_run_at_once_from_many_threads,
+    exec_failures_are_distinct,
+    try_wait_does_not_block,
+    kill_9_of_the_builder_leaves_nothing,
+}
+
+fn output_and_exit_codes_are_told(spawner: &Spawner) {
+    for code in [0, 1, 42, 255] {
+        let outcome = shell(spawner, &format!("echo out; echo err >&2; exit {code}"));
+        assert_eq!(outcome.ended().status, ExitStatus::Code(code));
+        assert_eq!(outcome.output, "out\nerr\n");
+    }
+}
+
+fn signals_are_told(spawner: &Spawner) {
+    for signal in [9, 11, 15] {
+        assert_eq!(shell(spawner, &format!("kill -{signal} $$")).ended().status, ExitStatus::Signal(signal));
+    }
+}
+
+fn rt_18_a_step_cannot_kill_its_init(spawner: &Spawner) {
+    assert_eq!(
+        shell(spawner, "sleep 100 & kill -9 -1; kill -9 1; kill -15 1; echo alive").success(),
+        "alive\n"
+    );
+    let processes = shell(spawner, "ls -d /proc/[0-9]* | wc -l");
+    assert!(
+        processes.success().trim().parse::<u32>().expect("wc prints a number") <= 5,
+        "{}",
+        processes.output
+    );
+}
+
+fn daemons_that_hold_the_output_do_not_hang_the_step(spawner: &Spawner) {
+    let began = Instant::now();
+    let outcome = shell(spawner, "setsid sleep 1000 & setsid sh -c 'sleep 1000 & sleep 1000' & echo done");
+    assert_eq!(outcome.success(), "done\n");
+    assert!(began.elapsed() < Duration::from_secs(1), "took {:?}", began.elapsed());
+}
+
+fn terminate_grants_a_grace_and_then_kills(spawner: &Spawner) {
+    let image = Image::new();
+    for (script, grace, expected) in [
+        ("trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.05; done", 5000, ExitStatus::Code(3)),
+        ("trap '' TERM; echo up; while :; do sleep 0.05; done", 100, ExitStatus::Signal(9)),
+    ] {
+        let (step, mut reader) = start(spawner, &image.shell(script));
+        let step = step.expect("the step starts");
+        std::io::Read::read_exact(&mut reader, &mut [0; 3]).expect("the step says up");
+        step.killer().terminate(Duration::from_millis(grace));
+        assert_eq!(step.wait().expect("it was started").status, expected, "{script}");
+    }
+}
+
+fn kill_ends_a_step_at_once(spawner: &Spawner) {
+    let image = Image::new();
+    let (step, _reader) = start(spawner, &image.shell("trap '' TERM; sleep 1000; sleep 1000"));
+    let step = step.expect("the step starts");
+    let began = Instant::now();
+    step.killer().kill();
+    assert_eq!(step.wait().expect("it was started").status, ExitStatus::Signal(9));
+    assert!(began.elapsed() < Duration::from_secs(1));
+}
+
+fn dropping_a_step_kills_it(spawner: &Spawner) {
+    let image = Image::new();
+    let (step, reader) = start(spawner, &image.shell("echo up; sleep 1000"));
+    drop(step);
+    read_all(reader); // ends only when every process of the step is gone
+}
+
+fn steps_run_at_once_from_many_threads(spawner: &Spawner) {
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            scope.spawn(move || {
+                let outcome = shell(spawner, &format!("sleep 0.3; echo {number}"));
+                assert_eq!(outcome.success(), format!("{number}\n"));
+            });
+        }
+    });
+    assert!(began.elapsed() < Duration::from_millis(1800), "eight steps of 0.3 s took {:?}", began.elapsed());
+}
+
+fn exec_failures_are_distinct(spawner: &Spawner) {
+    use std::os::unix::fs::PermissionsExt;
+    let image = Image::new();
+    let file = |name: &str, content: &[u8], mode| {
+        let path = image.lower.join(name);
+        std::fs::write(&path, content).expect("the image can be made");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))
+            .expect("the image can be made");
+    };
+    let mut arm = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\xb7\0\x01\0\0\0".to_vec();
+    arm.resize(4096, 0);
+    file("script", b"#!/bin/nosuch -x\necho\n", 0o755);
+    file("dos", b"#!/bin/sh\r\necho\n", 0o755);
+    file("text", b"echo hello\n", 0o755);
+    file("arm", &arm, 0o755);
+    file("plain", b"#!/bin/sh\n", 0o644);
+    for (args, expected) in [
+        (vec!["/nosuch"], "/nosuch: no such file in the image"),
+        (vec!["nosuch"], "nosuch: no such file in the image — searched /bin"),
+        (vec!["/script"], "interpreter /bin/nosuch does not exist"),
+        (vec!["/dos"], "interpreter /bin/sh\\r does not exist"),
+        (vec!["/text"], "neither an ELF file nor a script"),
+        (vec!["/arm"], "built for arm64"),
+        (vec!["/plain"], "permission denied"),
+        (vec!["/etc"], "permission denied"),
+        (vec![""], "no such file"),
+    ] {
+        let refusal = run(spawner, image.program(&args)).refusal();
+        assert!(refusal.contains(expected), "{args:?}: {refusal}");
+    }
+    assert_eq!(run(spawner, image.program(&["echo", "found"])).success(), "found\n");
+}
+
+fn try_wait_does_not_block(spawner: &Spawner) {
+    let image = Image::new();
+    let (step, _reader) = start(spawner, &image.shell("sleep 0.2; exit 7"));
+    let mut step = step.expect("the step starts");
+    assert!(step.try_wait().expect("nothing is wrong").is_none());
+    let end = loop {
+        match step.try_wait().expect("nothing is wrong") {
+            Some(end) => break end,
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    assert_eq!(end.status, ExitStatus::Code(7));
+}
+
+/// The process that is killed in [`kill_9_of_the_builder_leaves_nothing`]: starts a step and waits for it.
+pub fn child(arguments: &[String]) {
+    let spawner = Spawner::start().expect("the parent could");
+    let image = Image::new();
+    let marker = &arguments[0];
+    println!("{}", image.scratch.path().display());
+    let script = format!(
+        "setsid sh -c 'exec -a {marker} sleep 1000' & sleep 1000 {marker} & echo up; exec sleep 1000"
+    );
+    let (step, mut reader) = start(&spawner, &image.shell(&script));
+    std::io::Read::read_exact(&mut reader, &mut [0; 3]).expect("the step says up");
+    println!("up");
+    drop(step.expect("the step starts").wait());
+}
+
+fn kill_9_of_the_builder_leaves_nothing(_: &Spawner) {
+    let marker = format!("marker{}", std::process::id());
+    let mut command = std::process::Command::new("/proc/self/exe");
+    command.args(["--child", &marker]).stdout(std::process::Stdio::piped());
+    let mut builder = command.spawn().expect("the test program runs");
+    let mut lines =
+        std::io::BufRead::lines(std::io::BufReader::new(builder.stdout.take().expect("it is piped")));
+    let scratch = lines.next().expect("a line").expect("text");
+    assert_eq!(lines.next().expect("a line").expect("text"), "up");
+    let groups_before = groups();
+    assert!(!living(&builder.id().to_string()).is_empty(), "the spawner is a child of the builder");
+    let family = descendants(builder.id());
+    assert!(family.len() >= 4, "spawner, init, program, daemon: {family:?}");
+    builder.kill().expect("it lives");
+    builder.wait().expect("it is our child");
+    let began = Instant::now();
+    while family.iter().any(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
+        assert!(began.elapsed() < Duration::from_secs(1), "alive after {:?}: {family:?}", began.elapsed());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let mounts = std::fs::read_to_string("/proc/1/mountinfo").expect("init's mounts can be read");
+    assert!(!mounts.contains(&scratch), "a mount of the step is left");
+    sweep();
+    let left: Vec<_> = groups().into_iter().filter(|group| groups_before.contains(group)).collect();
+    let own: Vec<_> = left.iter().filter(|path| !is_locked(path)).collect();
+    assert!(own.is_empty(), "groups are left: {own:?}");
+    std::fs::remove_dir_all(scratch).expect("the killed builder's scratch can be removed");
+}
+
+fn living(parent: &str) -> Vec<u32> {
+    children(parent.parse().expect("a number"))
+}
+
+fn children(parent: u32) -> Vec<u32> {
+    let text = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+fn descendants(parent: u32) -> Vec<u32> {
+    children(parent).into_iter().flat_map(|child| std::iter::once(child).chain(descendants(child))).collect()
+}
+
+/// Directories of builders in every hierarchy.
+fn groups() -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    let mut todo = vec![(std::path::PathBuf::from("/sys/fs/cgroup"), 0)];
+    while let Some((directory, depth)) = todo.pop() {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with("xbuild-") {
+                found.push(entry.path());
+            } else if depth < 4 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                todo.push((entry.path(), depth + 1));
+            }
+        }
+    }
+    found
+}
+
+fn is_locked(path: &Path) -> bool {
+    let Ok(directory) = std::fs::File::open(path) else { return false };
+    rustix::fs::flock(&directory, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err()
+}

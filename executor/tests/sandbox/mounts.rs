@@ -1,0 +1,3 @@
+//! What a step sees.
+use crate::cases;
+cases! {}
