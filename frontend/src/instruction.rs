@@ -41,6 +41,12 @@ pub struct Instruction {
     pub original: String,
     /// Lint rules that a `# check=skip=…` comment above it switches off.
     pub skipped_rules: Vec<String>,
+    /// Comment lines directly above it, without `#`, directives left out.
+    pub comments: Vec<String>,
+    /// Its arguments are a JSON array of strings.
+    pub json: bool,
+    /// Its arguments begin like a JSON array but are none, so they were taken as words or shell text.
+    pub json_fallback: bool,
 }
 
 /// The closed set of instructions.
@@ -138,8 +144,12 @@ pub enum Command {
 pub struct Run {
     /// What is run. For heredocs this is what BuildKit runs: text rebuilt for the shell, or argv of the script.
     pub command: Command,
+    /// The command as written, before heredocs were worked in.
+    pub written: Command,
     /// Heredoc scripts that are mounted under `/dev/pipes`.
     pub files: Vec<InlineFile>,
+    /// All heredocs, in order.
+    pub heredocs: Vec<Heredoc>,
     /// `--mount`, in order.
     pub mounts: Vec<Spanned<MountSpec>>,
     /// `--network`, variables not expanded (BuildKit does not).
@@ -148,9 +158,12 @@ pub struct Run {
     pub security: Option<Spanned<Security>>,
 }
 
-/// `--mount` as written: values may hold variables until they are expanded.
+/// `--mount`. What the parser makes of a text with variables is only what is certain without them;
+/// [`MountSpec::expand`] reads it again with their values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MountSpec {
+    /// The flag's value as written.
+    pub text: String,
     /// Which type; keys that do not belong to it were refused by the parser.
     pub kind: MountKind,
     /// `from`.
