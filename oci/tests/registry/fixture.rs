@@ -1,0 +1,172 @@
+//! Images to push, a client whose delays are short, and the docker-registry package's server.
+
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use oci::document::{Descriptor, descriptor};
+use oci::registry::{
+    BlobSource, Client, Event, Events, PushBlob, PushDocument, PushImage, RetryPolicy, Settings,
+};
+use oci::{Digest, Reference, media_type};
+use serde_json::json;
+
+/// Settings that never read the files of whoever runs the tests, and wait little.
+pub fn settings() -> Settings {
+    Settings {
+        retry: RetryPolicy {
+            base: Duration::from_millis(5),
+            cap: Duration::from_millis(50),
+            ..RetryPolicy::default()
+        },
+        ..Settings::default()
+    }
+}
+
+/// A client and the events that it told.
+pub fn client(settings: Settings) -> (Client, Arc<Mutex<Vec<Event>>>) {
+    let told: Arc<Mutex<Vec<Event>>> = Arc::default();
+    let sink = told.clone();
+    (Client::new(settings, Events::new(move |event| sink.lock().unwrap().push(event))), told)
+}
+
+/// Bytes that no compression makes smaller, the same for the same seed.
+pub fn noise(seed: u64, size: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(size + 8);
+    while bytes.len() < size {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(size);
+    bytes
+}
+
+/// An image of one platform with opaque layers. The registry does not look into them.
+pub fn image(layers: &[Vec<u8>], types: media_type::Types, tags: &[&str]) -> PushImage {
+    let diff_ids: Vec<String> = layers.iter().map(|layer| Digest::of(layer).to_string()).collect();
+    let config = json!({
+        "architecture": "amd64", "os": "linux", "config": {},
+        "rootfs": { "type": "layers", "diff_ids": diff_ids },
+    });
+    let config = serde_json::to_vec(&config).unwrap();
+    let gzip = types.layer(media_type::LayerCompression::Gzip);
+    let entries: Vec<Descriptor> =
+        layers.iter().map(|layer| descriptor(gzip, Digest::of(layer), layer.len() as u64)).collect();
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": types.manifest(),
+        "config": descriptor(types.config(), Digest::of(&config), config.len() as u64),
+        "layers": entries,
+    });
+    let blobs = layers.iter().map(|layer| blob(layer, gzip)).chain([blob(&config, types.config())]);
+    PushImage {
+        blobs: blobs.collect(),
+        documents: vec![document(&serde_json::to_vec(&manifest).unwrap(), types.manifest(), tags)],
+    }
+}
+
+pub fn blob(bytes: &[u8], media_type: &str) -> PushBlob {
+    PushBlob {
+        digest: Digest::of(bytes),
+        size: bytes.len() as u64,
+        media_type: media_type.to_owned(),
+        source: BlobSource::Bytes(bytes.to_vec().into()),
+        found_in: Vec::new(),
+    }
+}
+
+pub fn document(raw: &[u8], media_type: &str, tags: &[&str]) -> PushDocument {
+    PushDocument {
+        raw: raw.to_vec().into(),
+        digest: Digest::of(raw),
+        media_type: media_type.to_owned(),
+        tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+    }
+}
+
+/// The whole of a blob through the streaming interface.
+pub async fn read_blob(
+    client: &Client,
+    reference: &Reference,
+    bytes: &[u8],
+) -> Result<Vec<u8>, oci::registry::Error> {
+    client.pull_blob(reference, Digest::of(bytes), bytes.len() as u64, Vec::new()).await
+}
+
+/// A port that nobody listens on at the moment.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A running docker-registry; ends with the value.
+pub struct DockerRegistry {
+    process: Child,
+    /// Holds the registry's files.
+    pub directory: tempfile::TempDir,
+    pub port: u16,
+}
+
+impl DockerRegistry {
+    /// Starts one, or says why that is not possible here. `extra` is added to its configuration.
+    pub fn start(extra: &str) -> Option<Self> {
+        if Command::new("docker-registry").arg("--version").stdout(Stdio::null()).status().is_err() {
+            return skip("docker-registry is not installed");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let config: PathBuf = directory.path().join("config.yml");
+        let data = directory.path().join("data");
+        let mut file = std::fs::File::create(&config).unwrap();
+        writeln!(file, "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}").unwrap();
+        writeln!(file, "storage: {{filesystem: {{rootdirectory: {}}}}}", data.display()).unwrap();
+        writeln!(file, "http:\n  addr: 127.0.0.1:{port}\n{extra}").unwrap();
+        let log = std::fs::File::create(directory.path().join("log")).unwrap();
+        let process = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let registry = Self { process, directory, port };
+        registry.wait_until_it_listens();
+        Some(registry)
+    }
+
+    fn wait_until_it_listens(&self) {
+        for _ in 0..500 {
+            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let log = std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+        panic!("docker-registry does not listen: {log}");
+    }
+
+    pub fn reference(&self, name: &str) -> Reference {
+        format!("127.0.0.1:{}/{name}", self.port).parse().unwrap()
+    }
+}
+
+impl Drop for DockerRegistry {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Tells that a test cannot run here; fails where that is not allowed.
+pub fn skip<T>(why: &str) -> Option<T> {
+    println!("SKIP: {why}");
+    #[expect(clippy::disallowed_methods, reason = "a test asks how strict it shall be")]
+    let strict = std::env::var("XBUILD_TEST_STRICT").is_ok_and(|value| value == "1");
+    assert!(!strict, "SKIP is not allowed: {why}");
+    None
+}
