@@ -358,8 +358,26 @@ impl Rootfs {
         // Never chroot: a process with CAP_SYS_CHROOT walks out of one (RT-25).
         rustix::process::pivot_root(".", ".").setup(|| "pivot_root(., .)".to_owned())?;
         rustix::process::fchdir(&old).setup(|| "fchdir(old root)".to_owned())?;
-        rustix::mount::unmount(".", UnmountFlags::DETACH).setup(|| "umount2(old root)".to_owned())?;
-        rustix::process::chdir("/").setup(|| "chdir(/)".to_owned())
+        // Once for the scratch, which covers the old root, and once for the old root, which covers the new one.
+        for what in ["scratch", "old root"] {
+            rustix::mount::unmount(".", UnmountFlags::DETACH)
+                .setup(|| format!("umount2({what}, MNT_DETACH)"))?;
+        }
+        rustix::process::chdir("/").setup(|| "chdir(/)".to_owned())?;
+        self.refuse_covered_root()
+    }
+
+    /// `/..` crosses into a mount that covers the root, so it tells whether one is left.
+    fn refuse_covered_root(&self) -> Result<(), StepFailure> {
+        let above = rustix::fs::stat("/..").setup(|| "stat(/..)".to_owned())?;
+        let root = rustix::fs::fstat(&self.root).setup(|| "fstat(root)".to_owned())?;
+        if (above.st_dev, above.st_ino) == (root.st_dev, root.st_ino) {
+            return Ok(());
+        }
+        Err(StepFailure::Setup {
+            call: "the old root still covers the new one".to_owned(),
+            errno: libc::EBUSY,
+        })
     }
 
     /// Returns a handle on the working directory, made where it is missing; that one stays in the layer, as with runc.

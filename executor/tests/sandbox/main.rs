@@ -31,7 +31,7 @@ fn main() {
     // Children of a case that need a process without threads come back as this program.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|first| first == "--child") {
-        return lifecycle::child(&arguments[1..]);
+        return lifecycle::child();
     }
     let cases: Vec<&Case> =
         [identity::CASES, lifecycle::CASES, mounts::CASES].into_iter().flatten().collect();
