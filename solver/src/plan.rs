@@ -1,7 +1,6 @@
 //! What a solve would do: hit or miss of every step that the targets need, without doing anything.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::sync::Arc;
 
 use frontend::graph::{Step, StepGraph, StepId, StepKind};
@@ -250,20 +249,65 @@ impl Plan {
     }
 }
 
-impl fmt::Display for MissReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl MissReason {
+    /// Returns the reason for people, naming other steps by their text; long values are shortened.
+    pub fn describe(&self, graph: &StepGraph) -> String {
+        let text = |step: &StepId| short(&graph.step(*step).label.text);
         match self {
-            Self::NeverBuilt => f.write_str("never built before"),
-            Self::NoCache => f.write_str("the cache is switched off"),
+            Self::NeverBuilt => "never built before".to_owned(),
+            Self::NoCache => "the cache is switched off".to_owned(),
             Self::Component { name, old: Some(old), new: Some(new) } => {
-                write!(f, "{name} changed from {old} to {new}")
+                let (old, new) = difference(old, new);
+                format!("{name} changed from {old} to {new}")
             }
-            Self::Component { name, old: None, new: Some(new) } => write!(f, "{name} is new: {new}"),
-            Self::Component { name, old: Some(old), new: None } => write!(f, "{name} is gone, it was {old}"),
-            Self::Component { name, old: None, new: None } => write!(f, "{name} changed"),
-            Self::Parent(step) => write!(f, "step {} before it runs", step.0),
-            Self::Input(step) => write!(f, "step {}, which it reads, runs", step.0),
-            Self::LayerGone => f.write_str("its layer was removed from the store"),
+            Self::Component { name, old: None, new: Some(new) } => format!("{name} is new: {}", short(new)),
+            Self::Component { name, old: Some(old), new: None } => {
+                format!("{name} is gone, it was {}", short(old))
+            }
+            Self::Component { name, old: None, new: None } => format!("{name} changed"),
+            Self::Parent(step) => format!("what it stands on runs: {}", text(step)),
+            Self::Input(step) => format!("what it reads from runs: {}", text(step)),
+            Self::LayerGone => "its layer was removed from the store".to_owned(),
         }
+    }
+}
+
+/// Characters of a value that are shown.
+const SHOWN: usize = 80;
+
+fn short(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
+/// Shortens two values so that what differs is in sight.
+fn difference(old: &str, new: &str) -> (String, String) {
+    let same = old.chars().zip(new.chars()).take_while(|(old, new)| old == new).count();
+    let skipped =
+        if old.chars().count().max(new.chars().count()) > SHOWN { same.saturating_sub(10) } else { 0 };
+    let from = |text: &str| {
+        let rest: String = text.chars().skip(skipped).collect();
+        if skipped == 0 { short(&rest) } else { format!("…{}", short(&rest)) }
+    };
+    (from(old), from(new))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_show_what_differs_of_long_values() {
+        let check = |old: &str, new: &str, expected: &str| {
+            let (old, new) = (Some(old.to_owned()), Some(new.to_owned()));
+            let reason = MissReason::Component { name: "command".into(), old, new };
+            assert_eq!(reason.describe(&StepGraph::default()), expected);
+        };
+        check("a", "b", "command changed from \"a\" to \"b\"");
+        let long = "x".repeat(200);
+        let expected = format!("command changed from …\"{0}1\" to …\"{0}2\"", "x".repeat(10));
+        check(&format!("{long}1"), &format!("{long}2"), &expected);
     }
 }

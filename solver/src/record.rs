@@ -7,7 +7,7 @@ use oci::DiffId;
 use oci::layer::ContentHash;
 use serde::{Deserialize, Serialize};
 
-use crate::key::{self, Below, CacheKey};
+use crate::key::CacheKey;
 
 /// Format of records; a record of another version is a miss.
 pub const VERSION: u32 = 1;
@@ -50,22 +50,6 @@ pub struct StepRecord {
 pub struct Why {
     /// `(name, value)` of the step's own parts and of what it stands on, in order.
     pub components: Vec<(String, String)>,
-}
-
-impl StepRecord {
-    /// Returns the key of the state that this result makes on top of `parent`, for a step that was looked up
-    /// standing on `below`.
-    pub fn state(&self, below: Below, parent: Below) -> CacheKey {
-        state(below, parent, self.effective)
-    }
-}
-
-/// Returns the key of the state that a result makes on top of `parent`.
-pub(crate) fn state(below: Below, parent: Below, effective: CacheKey) -> CacheKey {
-    match below {
-        Below::Nothing | Below::State(_) => effective,
-        Below::Ignored => key::detached_state_key(parent, effective),
-    }
 }
 
 mod content_hex {

@@ -117,3 +117,15 @@ async fn a_directory_that_cannot_be_written_is_an_error_that_names_it() {
     let error = scene.try_solve(&chain("base", &["a"])).await.unwrap_err();
     assert!(error.to_string().starts_with("cannot write the step record "), "{error}");
 }
+
+#[test]
+fn a_sweep_removes_what_dead_writers_left_and_nothing_else() {
+    let scene = Scene::new();
+    let file = |name: &str| scene.path().join("tmp").join(name);
+    std::fs::write(file("being-written"), "{").unwrap();
+    let stale = std::fs::File::create(file("stale")).unwrap();
+    stale.set_modified(std::time::UNIX_EPOCH).unwrap();
+    scene.solver.records.sweep();
+    assert!(file("being-written").exists());
+    assert!(!file("stale").exists());
+}

@@ -1,4 +1,8 @@
 //! A worker whose layers are texts, and graphs for it. What a step makes is told by its program.
+//!
+//! Where the program says nothing, a layer tells what it was made on: `name|parent|inputs|salt`, where parent and
+//! inputs are digests of what was in them. So a layer that ends up on what it was not made on can be found out.
+//! Steps named `x~1` and `x~2` make the same; those whose names begin with `random` never make the same twice.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -148,15 +152,19 @@ impl Worker for Fake {
             context.cancelled().await;
         }
         self.leave();
-        if let Some(why) = program.fails.or(program.hangs.then(|| "stopped".to_owned())) {
+        if let Some(why) = program.fails.clone().or(program.hangs.then(|| "stopped".to_owned())) {
             return Err(Broken(why));
         }
-        let content = program.makes.clone().unwrap_or_else(|| format!("{name}<{inputs:?}"));
         let run = {
             let mut runs = self.shared.runs.lock().unwrap();
             *runs += 1;
             *runs
         };
+        let usual = || usual_content(step, parent.map_or(&[], Vec::as_slice), inputs, &program, run);
+        let content = program.makes.clone().unwrap_or_else(usual);
+        for _ in 0..run % 3 {
+            tokio::task::yield_now().await;
+        }
         let layer = LayerResult {
             diff_id: DiffId(Digest::of(format!("{content} run {run}").as_bytes())),
             content_id: ContentHash(*Digest::of(content.as_bytes()).as_bytes()),
@@ -168,6 +176,9 @@ impl Worker for Fake {
         let content_id = layer.content_id;
         let shared = Arc::clone(&self.shared);
         let settled = async move {
+            for _ in 0..run % 5 {
+                tokio::task::yield_now().await;
+            }
             if let Some(gate) = program.settles_after {
                 gate.notified().await;
             }
@@ -180,10 +191,27 @@ impl Worker for Fake {
         Ok(Execution {
             snapshot,
             created: i64::try_from(run).unwrap(),
-            content: async move { Ok(content_id) }.boxed(),
+            content: tokio::task::yield_now().map(move |()| Ok(content_id)).boxed(),
             settled: settled.boxed(),
         })
     }
+}
+
+fn usual_content(step: &Step, parent: &[String], inputs: &[Snapshot], program: &Program, run: u64) -> String {
+    let name = step.label.text.split('~').next().unwrap();
+    let parent = if step.depends_on_parent() { digest(parent) } else { "-".into() };
+    let inputs: Vec<_> = match &program.selects {
+        Some(selected) => vec![selected.clone()],
+        None => inputs.iter().map(|input| digest(input)).collect(),
+    };
+    let salt = if name.starts_with("random") { run } else { 0 };
+    format!("{name}|{parent}|{}|{salt}", inputs.join(","))
+}
+
+/// Returns a digest of what is in a state, whichever runs made it.
+pub fn digest(snapshot: &[String]) -> String {
+    let contents: Vec<_> = snapshot.iter().map(|layer| layer.split('#').next().unwrap()).collect();
+    Digest::of(contents.join("\n").as_bytes()).hex()[..12].to_owned()
 }
 
 /// Remembers all events.
@@ -264,6 +292,11 @@ impl Scene {
         let (targets, cancel) = ([target], Cancel::new());
         let solve = self.solver.solve(Arc::new(graph.0.clone()), &targets, Wanted::Snapshots, &cancel);
         solve.await.unwrap().outcomes[&target].snapshot.clone().unwrap()
+    }
+
+    /// Returns what a recorded layer holds.
+    pub fn layer(&self, record: &StepRecord) -> Option<String> {
+        self.solver.worker.shared.layers.lock().unwrap().get(&record.layer.diff_id).cloned()
     }
 
     /// Removes the layer of a step as a clean-up would.

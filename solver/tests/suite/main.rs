@@ -9,3 +9,4 @@ mod failure;
 mod fake;
 mod parallel;
 mod processes;
+mod property;
