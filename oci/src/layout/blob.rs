@@ -1,0 +1,231 @@
+//! Writing and reading blobs: hashed on the way in, verified on the way out.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+
+use super::Layout;
+use crate::document::{self, Root};
+use crate::error::{Error, Result, expectation};
+use crate::lock::TemporaryFile;
+use crate::store::Journal;
+use crate::{Descriptor, Digest};
+
+/// A blob that is being written. Dropping it leaves nothing.
+#[derive(Debug)]
+pub struct BlobWriter {
+    layout: Layout,
+    temporary: TemporaryFile,
+    hasher: Sha256,
+    size: u64,
+}
+
+/// The identity of a blob that has been written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// How many there are.
+    pub size: u64,
+}
+
+impl Written {
+    /// Returns the blob's descriptor under `media_type`.
+    pub fn descriptor(&self, media_type: &str) -> Descriptor {
+        document::descriptor(media_type, self.digest, self.size)
+    }
+}
+
+impl Write for BlobWriter {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let written = self.temporary.file.write(buffer)?;
+        self.hasher.update(&buffer[..written]);
+        self.size += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.temporary.file.flush()
+    }
+}
+
+impl BlobWriter {
+    /// Returns how many bytes have been written.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Puts the blob in its place.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn finish(self) -> Result<Written> {
+        let written = Written { digest: Digest::from_bytes(self.hasher.finalize().into()), size: self.size };
+        self.layout.place(self.temporary, written)
+    }
+
+    /// Puts the blob in its place if its bytes are those that `digest` and `size` promise. Otherwise nothing is
+    /// kept.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] where they differ.
+    pub fn finish_expecting(self, digest: &Digest, size: u64) -> Result<Written> {
+        let damaged =
+            |what| Err(Error::Damaged { digest: *digest, path: self.layout.blob_path(digest), what });
+        if self.size != size {
+            return damaged(format!("{} bytes were received, {size} were promised", self.size));
+        }
+        let found = Digest::from_bytes(self.hasher.clone().finalize().into());
+        if found != *digest {
+            return damaged(format!("the bytes received have the digest {found}"));
+        }
+        self.finish()
+    }
+}
+
+/// A reader that fails at the end where the bytes were not those of its descriptor.
+#[derive(Debug)]
+pub struct VerifiedReader<R> {
+    inner: R,
+    hasher: Sha256,
+    left: u64,
+    digest: Digest,
+}
+
+impl<R: Read> VerifiedReader<R> {
+    /// Wraps `inner`, whose bytes shall have `digest` and `size`.
+    pub fn new(inner: R, digest: Digest, size: u64) -> Self {
+        Self { inner, hasher: Sha256::new(), left: size, digest }
+    }
+
+    fn check_end(&mut self) -> io::Result<usize> {
+        let wrong = |what: String| Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        let digest = self.digest;
+        if self.left > 0 {
+            return wrong(format!("blob {digest} is {} bytes short", self.left));
+        }
+        let found = Digest::from_bytes(self.hasher.clone().finalize().into());
+        if found != digest {
+            return wrong(format!("blob {digest} is damaged: its bytes have the digest {found}"));
+        }
+        Ok(0)
+    }
+}
+
+impl<R: Read> Read for VerifiedReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let read = self.inner.read(buffer)?;
+        if read == 0 {
+            return self.check_end();
+        }
+        let Some(left) = self.left.checked_sub(read as u64) else {
+            let what = format!("blob {} is longer than its descriptor says", self.digest);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        };
+        self.left = left;
+        self.hasher.update(&buffer[..read]);
+        Ok(read)
+    }
+}
+
+impl Layout {
+    /// Starts a blob.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::NoSpace`].
+    pub fn writer(&self) -> Result<BlobWriter> {
+        let temporary = TemporaryFile::create(&self.root.join("blobs"))?;
+        Ok(BlobWriter { layout: self.clone(), temporary, hasher: Sha256::new(), size: 0 })
+    }
+
+    /// Stores `bytes`; a blob that is there already is not written again.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::NoSpace`].
+    pub fn put(&self, bytes: &[u8]) -> Result<Digest> {
+        let digest = Digest::of(bytes);
+        if self.size(&digest)? == Some(bytes.len() as u64) {
+            return Ok(digest);
+        }
+        let mut writer = self.writer()?;
+        writer.write_all(bytes).map_err(Error::io("write", &self.blob_path(&digest)))?;
+        Ok(writer.finish()?.digest)
+    }
+
+    /// Reads a blob of at most `limit` bytes and verifies it.
+    ///
+    /// # Errors
+    /// [`Error::MissingBlob`], [`Error::BlobTooLarge`], [`Error::Damaged`].
+    pub fn read_verified(&self, descriptor: &Descriptor, limit: u64) -> Result<Bytes> {
+        let (digest, size) = expectation(descriptor)?;
+        if size > limit {
+            return Err(Error::BlobTooLarge { digest, size, limit });
+        }
+        let mut bytes = Vec::new();
+        let mut reader = self.open_verified(descriptor)?;
+        reader.read_to_end(&mut bytes).map_err(|error| self.read_error(digest, error))?;
+        Ok(bytes.into())
+    }
+
+    /// Opens a blob; the reader fails at the end where digest or size are wrong.
+    ///
+    /// # Errors
+    /// [`Error::MissingBlob`], and [`Error::Damaged`] where the size is wrong already.
+    pub fn open_verified(&self, descriptor: &Descriptor) -> Result<VerifiedReader<File>> {
+        let (digest, size) = expectation(descriptor)?;
+        let file = self.open_blob(&digest)?;
+        let found = file.metadata().map_err(Error::io("stat", &self.blob_path(&digest)))?.size();
+        if found != size {
+            let what = format!("it has {found} bytes, its descriptor says {size}");
+            return Err(Error::Damaged { digest, path: self.blob_path(&digest), what });
+        }
+        Ok(VerifiedReader::new(file, digest, size))
+    }
+
+    /// Opens a blob without verifying it, for readers that do so themselves.
+    ///
+    /// # Errors
+    /// [`Error::MissingBlob`].
+    pub fn open_blob(&self, digest: &Digest) -> Result<File> {
+        match self.open_file(&format!("blobs/sha256/{}", digest.hex())) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Err(Error::MissingBlob { digest: *digest, layout: self.root.clone() })
+            }
+            other => other,
+        }
+    }
+
+    /// Reads the manifest or index that `descriptor` stands for, verified.
+    ///
+    /// # Errors
+    /// As [`Self::read_verified`], and [`Error::Document`].
+    pub fn read_root(&self, descriptor: &Descriptor) -> Result<Root> {
+        let raw = self.read_verified(descriptor, document::DOCUMENT_LIMIT)?;
+        Root::parse(raw, Some(descriptor.media_type().as_ref()))
+            .map_err(|source| Error::document(format!("read {}", descriptor.digest()), source))
+    }
+
+    /// Turns an error of a verified read into the error of this crate.
+    pub fn read_error(&self, digest: Digest, error: io::Error) -> Error {
+        let path: PathBuf = self.blob_path(&digest);
+        if error.kind() == io::ErrorKind::InvalidData {
+            return Error::Damaged { digest, path, what: error.to_string() };
+        }
+        Error::io("read", &path)(error)
+    }
+
+    fn place(&self, temporary: TemporaryFile, written: Written) -> Result<Written> {
+        temporary.persist(&self.blob_path(&written.digest))?;
+        if let Some(journal) = &self.journal {
+            journal.record(&Journal::blob(&written.digest))?;
+        }
+        Ok(written)
+    }
+}

@@ -1,0 +1,193 @@
+//! Which objects may be trusted after a power failure.
+//!
+//! A rename makes an object whole for every process of this boot, but not for the next boot: its data may be lost
+//! while its name survives. So an object is trusted if it is marked durable, which happens after a `syncfs`, or if
+//! it was recorded in this boot. Objects that check themselves (records, indexes) need no mark.
+//!
+//! `marks/durable` and `marks/boot-<id>` are append-only lists, one object a line. A line that was lost or torn
+//! costs a check, never a wrong answer: marks are written after the data they speak of is on disk.
+
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::Digest;
+use crate::error::{Error, Result};
+use crate::lock;
+
+/// A list with more lines than this is rewritten without duplicates and without what is gone.
+const COMPACT_LINES: usize = 20_000;
+
+/// The journal of a store.
+#[derive(Debug)]
+pub struct Journal {
+    directory: PathBuf,
+    boot: String,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    trusted: BTreeSet<String>,
+    /// Recorded by this process and not durable yet.
+    fresh: Vec<String>,
+    /// How much of this boot's list has been read; other processes append to it.
+    read_to: u64,
+}
+
+impl Journal {
+    /// Returns the object of a blob.
+    pub fn blob(digest: &Digest) -> String {
+        format!("blob/{}", digest.hex())
+    }
+
+    /// Returns the object of an unpacked layer.
+    pub fn layer(flavour: &str, id: &str) -> String {
+        format!("layer/{flavour}/{id}")
+    }
+
+    pub(super) fn open(root: &Path) -> Result<Self> {
+        Self::open_in_boot(root, boot_id())
+    }
+
+    pub(super) fn open_in_boot(root: &Path, boot: String) -> Result<Self> {
+        let directory = root.join("marks");
+        let journal = Self { directory, boot, state: Mutex::default() };
+        {
+            let mut state = journal.state();
+            state.trusted.extend(lines(&read_from(&journal.durable(), 0)?.0));
+            journal.read_recent(&mut state)?;
+        }
+        Ok(journal)
+    }
+
+    /// Returns whether `object` is durable or was made in this boot.
+    pub fn trusts(&self, object: &str) -> bool {
+        let mut state = self.state();
+        if state.trusted.contains(object) {
+            return true;
+        }
+        // Another process may have made it since we looked. A list that cannot be read trusts nobody.
+        self.read_recent(&mut state).is_ok() && state.trusted.contains(object)
+    }
+
+    /// Notes that `object` is in its place, whole for this boot.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::NoSpace`].
+    pub fn record(&self, object: &str) -> Result<()> {
+        let mut state = self.state();
+        state.fresh.push(object.to_owned());
+        if state.trusted.insert(object.to_owned()) {
+            append(&self.recent(), std::iter::once(object))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn make_durable(&self, root: &Path) -> Result<()> {
+        let fresh = std::mem::take(&mut self.state().fresh);
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        let directory = File::open(root).map_err(Error::io("open", root))?;
+        rustix::fs::syncfs(&directory).map_err(Error::io("syncfs", root))?;
+        append(&self.durable(), fresh.iter().map(String::as_str))
+    }
+
+    /// Removes lists of earlier boots and shortens what has grown long. Both are only a matter of space.
+    pub(super) fn sweep(&self) {
+        let Ok(entries) = std::fs::read_dir(&self.directory) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let old =
+                name.to_str().is_some_and(|name| name.starts_with("boot-")) && entry.path() != self.recent();
+            if old {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+        let _ = self.compact();
+    }
+
+    /// Lines that another process appends during the rewrite are lost, which costs a later check.
+    fn compact(&self) -> Result<()> {
+        let (text, _) = read_from(&self.durable(), 0)?;
+        if text.iter().filter(|byte| **byte == b'\n').count() <= COMPACT_LINES {
+            return Ok(());
+        }
+        let root = self.directory.parent().unwrap_or(&self.directory);
+        let kept: BTreeSet<String> =
+            lines(&text).filter(|object| object_path(root, object).exists()).collect();
+        let kept: String = kept.into_iter().map(|object| object + "\n").collect();
+        lock::replace(&self.directory, &self.durable(), kept.as_bytes())
+    }
+
+    fn read_recent(&self, state: &mut State) -> Result<()> {
+        let (text, end) = read_from(&self.recent(), state.read_to)?;
+        // A line that is being appended is read the next time.
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        state.read_to = end - (text.len() - whole) as u64;
+        state.trusted.extend(lines(&text[..whole]));
+        Ok(())
+    }
+
+    fn durable(&self) -> PathBuf {
+        self.directory.join("durable")
+    }
+
+    fn recent(&self) -> PathBuf {
+        self.directory.join(format!("boot-{}", self.boot))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn object_path(root: &Path, object: &str) -> PathBuf {
+    match object.split_once('/') {
+        Some(("blob", hex)) => root.join("images/blobs/sha256").join(hex),
+        Some(("layer", id)) => root.join("layers").join(id),
+        _ => root.join("missing"),
+    }
+}
+
+/// The kernel makes one at every boot. Where it cannot be read, every process is a boot of its own.
+fn boot_id() -> String {
+    let read = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    read.map_or_else(|_| lock::random_name(), |text| text.trim().to_owned())
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = String> {
+    let lines = text.split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
+    lines.filter(|line| line.starts_with("blob/") || line.starts_with("layer/")).map(str::to_owned)
+}
+
+/// Returns the bytes from `offset` on and where they end; a missing file is empty.
+fn read_from(path: &Path, offset: u64) -> Result<(Vec<u8>, u64)> {
+    use std::io::{Read, Seek, SeekFrom};
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((Vec::new(), offset)),
+        Err(error) => return Err(Error::io("read", path)(error)),
+    };
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(offset)).map_err(Error::io("seek", path))?;
+    file.read_to_end(&mut bytes).map_err(Error::io("read", path))?;
+    let end = offset + bytes.len() as u64;
+    Ok((bytes, end))
+}
+
+/// One write with O_APPEND: lines of several processes do not mix.
+fn append<'a>(path: &Path, objects: impl Iterator<Item = &'a str>) -> Result<()> {
+    let text: String = objects.flat_map(|object| [object, "\n"]).collect();
+    let mut file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(Error::io("open", path))?;
+    file.write_all(text.as_bytes()).map_err(Error::io("append to", path))
+}
