@@ -78,6 +78,7 @@ fn start(
     let (stdout, stderr) = (next()?, next()?);
     let stdin = (0..layout.stdin).map(|_| next()).collect::<Result<Vec<_>, _>>()?.pop();
     let groups = (0..layout.groups).map(|_| next()).collect::<Result<Vec<_>, _>>()?;
+    let into = (0..layout.into).map(|_| next()).collect::<Result<Vec<_>, _>>()?.pop();
     let mounts = (0..layout.mounts).map(|_| next()).collect::<Result<Vec<_>, _>>()?;
 
     rustix::system::sethostname(request.process.hostname.as_bytes())
@@ -91,7 +92,11 @@ fn start(
     rootfs.enter()?;
     let cwd = rootfs.working_directory(&request.process.cwd)?;
     let streams = Streams { stdin, stdout, stderr };
-    let main = match sys::clone(0).setup(|| "clone(main process)".to_owned())? {
+    let cloned = match &into {
+        Some(group) => sys::clone_into(group),
+        None => sys::clone(0),
+    };
+    let main = match cloned.setup(|| "clone3(main process)".to_owned())? {
         Cloned::Child => {
             let failure = process::exec(&request.process, inherited.filter, &rootfs, &cwd, &groups, &streams);
             tell(conversation, &Event::Failed { failure });
@@ -99,7 +104,7 @@ fn start(
         }
         Cloned::Parent(pid) => pid,
     };
-    drop((streams, groups, cwd));
+    drop((streams, groups, into, cwd));
     let stubs = std::mem::take(&mut rootfs.stubs);
     let proc = rootfs.proc.take();
     drop::<Rootfs>(rootfs);

@@ -72,7 +72,7 @@ fn prepare(
     // Its own session: no controlling terminal to inject input into (RT-30).
     rustix::process::setsid().setup(|| "setsid()".to_owned())?;
     for group in groups {
-        rustix::io::write(group, b"0").setup(|| "write(cgroup.procs, 0)".to_owned())?;
+        rustix::io::write(group, b"0").setup(|| "write(tasks, 0)".to_owned())?;
     }
     // After joining, so that the step's group is the root of what it sees.
     sys::unshare(UnshareFlags::NEWCGROUP).setup(|| "unshare(CLONE_NEWCGROUP)".to_owned())?;

@@ -57,11 +57,12 @@ pub(super) enum Growth {
 }
 
 /// How many descriptors of each kind follow the conversation and the request, in this order: stdout and stderr, stdin where
-/// there is one, control groups to join, mounts.
+/// there is one, v1 groups to join, the v2 group to be made in where there is one, mounts.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
     pub(super) stdin: u32,
     pub(super) groups: u32,
+    pub(super) into: u32,
     pub(super) mounts: u32,
 }
 
@@ -79,7 +80,7 @@ pub(super) enum Event {
 /// What a builder tells a step: first byte of a message.
 pub(super) const TERMINATE: u8 = b'T';
 
-wire_struct!(Layout { stdin, groups, mounts });
+wire_struct!(Layout { stdin, groups, into, mounts });
 wire_struct!(Request { calls, process, layout });
 wire_struct!(Process {
     args,

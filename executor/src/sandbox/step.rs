@@ -146,6 +146,7 @@ pub(super) fn start(spawner: &Spawner, spec: &StepSpec, stdio: Stdio) -> Result<
     let layout = Layout {
         stdin: u32::from(stdio.stdin.is_some()),
         groups: groups.joins().len() as u32,
+        into: u32::from(groups.unified().is_some()),
         mounts: mounts.len() as u32,
     };
     let flags = namespaces(process.network);
@@ -156,6 +157,7 @@ pub(super) fn start(spawner: &Spawner, spec: &StepSpec, stdio: Stdio) -> Result<
     let mut fds = vec![theirs.as_fd(), request.as_fd(), stdio.stdout.as_fd(), stdio.stderr.as_fd()];
     fds.extend(stdio.stdin.iter().map(AsFd::as_fd));
     fds.extend(groups.joins().iter().map(AsFd::as_fd));
+    fds.extend(groups.unified().map(AsFd::as_fd));
     fds.extend(mounts.iter().map(AsFd::as_fd));
     spawner.send(flags, &fds)?;
     Ok(RunningStep { conversation: Arc::new(ours), groups, failure: None, ended: None })

@@ -147,6 +147,21 @@ fn try_wait_does_not_block(spawner: &Spawner) {
     assert_eq!(end.status, ExitStatus::Code(7));
 }
 
+/// Times a RUN of `true`: `sandbox --bench`, by hand.
+pub fn bench() {
+    let spawner = Spawner::start().expect("it runs as root");
+    let image = Image::new();
+    let steps: Vec<StepSpec> = (0..40).map(|_| image.program(&["/bin/true"])).collect();
+    let mut times = Vec::new();
+    for step in steps {
+        let began = Instant::now();
+        assert_eq!(run(&spawner, step).success(), "");
+        times.push(began.elapsed());
+    }
+    times.sort();
+    println!("one `true`: fastest {:?}, median {:?}", times[0], times[20]);
+}
+
 /// The process that is killed in [`kill_9_of_the_builder_leaves_nothing`]: starts a step and waits for it.
 pub fn child() {
     let spawner = Spawner::start().expect("the parent could");

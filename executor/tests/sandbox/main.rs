@@ -33,6 +33,9 @@ fn main() {
     if arguments.first().is_some_and(|first| first == "--child") {
         return lifecycle::child();
     }
+    if arguments.first().is_some_and(|first| first == "--bench") {
+        return lifecycle::bench();
+    }
     let cases: Vec<&Case> =
         [identity::CASES, lifecycle::CASES, mounts::CASES].into_iter().flatten().collect();
     if arguments.iter().any(|argument| argument == "--list") {

@@ -13,7 +13,7 @@ pub(super) enum Controller {
     Cpu,
     /// CPUs.
     Cpuset,
-    /// Devices; v1 only, v2 has programs instead.
+    /// Devices: a controller of v1, a program on v2.
     Devices,
 }
 
@@ -119,10 +119,11 @@ fn delegate(hierarchy: &mut Hierarchy) {
             Controller::ALL.into_iter().filter(|controller| names.contains(&controller.name())).collect();
         if !controllers.is_empty() {
             *hierarchy = Hierarchy { version: Version::Two, controllers, base };
-            return;
+            break;
         }
     }
-    hierarchy.controllers.clear();
+    // Devices are decided by programs, which need no controller.
+    hierarchy.controllers.push(Controller::Devices);
 }
 
 #[cfg(test)]
