@@ -209,3 +209,6 @@ impl Layout {
         Ok(file)
     }
 }
+
+#[cfg(test)]
+mod tests;

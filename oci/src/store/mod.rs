@@ -197,3 +197,6 @@ fn check_empty(root: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

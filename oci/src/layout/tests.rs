@@ -1,0 +1,253 @@
+//! What a layout promises: verified blobs, names that other tools find, nothing followed out of it.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use super::*;
+use crate::document::{self, Document};
+use crate::media_type::{OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST};
+use crate::{Descriptor, DiffId, ImageConfig, Reference};
+
+fn layout() -> (tempfile::TempDir, Layout) {
+    let directory = tempfile::tempdir().unwrap();
+    let layout = Layout::create(&directory.path().join("images")).unwrap();
+    (directory, layout)
+}
+
+/// An image of one empty layer in `layout`.
+fn image(layout: &Layout, author: &str) -> Descriptor {
+    let tar = [0; 1024];
+    let mut gzip = flate2::write::GzEncoder::new(layout.writer().unwrap(), flate2::Compression::fast());
+    gzip.write_all(&tar).unwrap();
+    let layer = gzip.finish().unwrap().finish().unwrap();
+    let mut config = ImageConfig { author: Some(author.to_owned()), ..ImageConfig::default() };
+    (config.os, config.architecture) = ("linux".to_owned(), "amd64".to_owned());
+    config.rootfs.diff_ids = vec![DiffId(Digest::of(&tar))];
+    let config = Document::new(config);
+    layout.put(&config.raw).unwrap();
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": config.descriptor(OCI_CONFIG),
+        "layers": [layer.descriptor(OCI_LAYER_GZIP)],
+    });
+    let raw = serde_json::to_vec(&manifest).unwrap();
+    let digest = layout.put(&raw).unwrap();
+    document::descriptor(OCI_MANIFEST, digest, raw.len() as u64)
+}
+
+/// Whether the machine has `program`; a strict run insists.
+fn has(program: &str) -> bool {
+    let found = Command::new(program).arg("--version").output().is_ok();
+    #[expect(clippy::disallowed_methods, reason = "the switch for strict test runs")]
+    let strict = std::env::var("XBUILD_TEST_STRICT").is_ok_and(|value| value == "1");
+    assert!(found || !strict, "{program} is missing");
+    if !found {
+        println!("SKIP: {program} is missing");
+    }
+    found
+}
+
+fn succeeds(program: &str, args: &[&str]) {
+    let output = Command::new(program).args(args).output().unwrap();
+    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn blobs_are_stored_by_digest_and_read_back() {
+    let (_directory, layout) = layout();
+    let mut writer = layout.writer().unwrap();
+    writer.write_all(b"ab").unwrap();
+    writer.write_all(b"c").unwrap();
+    let written = writer.finish().unwrap();
+    assert_eq!((written.digest, written.size), (Digest::of(b"abc"), 3));
+    assert_eq!(layout.size(&written.digest).unwrap(), Some(3));
+    assert_eq!(layout.read_verified(&written.descriptor("a/b"), 3).unwrap(), &b"abc"[..]);
+    assert!(matches!(layout.read_verified(&written.descriptor("a/b"), 2), Err(Error::BlobTooLarge { .. })));
+    assert_eq!(layout.put(b"abc").unwrap(), written.digest);
+    assert_eq!(layout.blobs_in_store().unwrap(), [(written.digest, 3)]);
+    layout.remove(&written.digest).unwrap();
+    assert!(matches!(layout.open_blob(&written.digest), Err(Error::MissingBlob { .. })));
+    drop(layout.writer().unwrap());
+    assert_eq!(
+        std::fs::read_dir(layout.root().join("blobs")).unwrap().count(),
+        1,
+        "no temporary file is left"
+    );
+}
+
+#[test]
+fn img_01_wrong_bytes_are_refused_and_leave_nothing() {
+    let (_directory, layout) = layout();
+    let good = Digest::of(b"abc");
+    for (bytes, digest, size) in
+        [(&b"abd"[..], good, 3), (b"ab", good, 3), (b"abcd", good, 3), (b"", good, 0)]
+    {
+        let mut writer = layout.writer().unwrap();
+        writer.write_all(bytes).unwrap();
+        assert!(matches!(writer.finish_expecting(&digest, size), Err(Error::Damaged { .. })), "{bytes:?}");
+    }
+    assert_eq!(layout.blobs_in_store().unwrap(), []);
+    assert_eq!(std::fs::read_dir(layout.root().join("blobs")).unwrap().count(), 1);
+}
+
+#[test]
+fn cache_05_a_flipped_bit_is_noticed_by_every_reader() {
+    let (_directory, layout) = layout();
+    let digest = layout.put(&[7; 100_000]).unwrap();
+    let descriptor = document::descriptor("a/b", digest, 100_000);
+    let path = layout.blob_path(&digest);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[5000] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    assert!(matches!(layout.read_verified(&descriptor, 1 << 20), Err(Error::Damaged { .. })));
+    let mut out = Vec::new();
+    assert!(layout.open_verified(&descriptor).unwrap().read_to_end(&mut out).is_err());
+    std::fs::write(&path, &bytes[..99_999]).unwrap();
+    assert!(matches!(layout.open_verified(&descriptor), Err(Error::Damaged { .. })));
+    let mut longer = VerifiedReader::new(&b"abc"[..], Digest::of(b"ab"), 2);
+    assert!(longer.read_to_end(&mut out).is_err());
+}
+
+#[test]
+fn img_11_nothing_is_followed_out_of_a_layout() {
+    let (directory, layout) = layout();
+    let outside = directory.path().join("outside");
+    std::fs::write(&outside, "abc").unwrap();
+    let digest = Digest::of(b"abc");
+    symlink(&outside, layout.blob_path(&digest)).unwrap();
+    assert!(layout.open_blob(&digest).is_err(), "a symbolic link is no blob");
+    assert_eq!(layout.size(&digest).unwrap(), None);
+    std::fs::remove_file(layout.blob_path(&digest)).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        layout.blob_path(&digest),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        0,
+    )
+    .unwrap();
+    assert!(layout.open_blob(&digest).is_err(), "a pipe is no blob, and opening it does not hang");
+    std::fs::remove_file(layout.root().join("index.json")).unwrap();
+    symlink(&outside, layout.root().join("index.json")).unwrap();
+    assert!(layout.names().is_err());
+    std::fs::remove_dir_all(layout.root().join("blobs")).unwrap();
+    std::fs::create_dir_all(directory.path().join("blobs/sha256")).unwrap();
+    std::fs::write(directory.path().join("blobs/sha256").join(digest.hex()), "abc").unwrap();
+    symlink("../blobs", layout.root().join("blobs")).unwrap();
+    assert!(layout.open_blob(&digest).is_err(), "blobs leads out of the layout");
+}
+
+#[test]
+fn names_are_normalised_moved_and_removed() {
+    let (_directory, layout) = layout();
+    let (first, second) = (image(&layout, "a"), image(&layout, "b"));
+    let demo: Reference = "flaskdemo".parse().unwrap();
+    layout.tag(&demo, &first).unwrap();
+    layout.tag(&"localhost:5000/x:1".parse().unwrap(), &first).unwrap();
+    layout.tag(&demo, &second).unwrap();
+    for name in
+        ["flaskdemo", "flaskdemo:latest", "docker.io/library/flaskdemo", "docker.io/library/flaskdemo:latest"]
+    {
+        let found = layout.resolve(name).unwrap().unwrap_or_else(|| panic!("{name}"));
+        assert_eq!(found.digest(), second.digest(), "{name}");
+    }
+    assert_eq!(layout.resolve("flaskdemo:2").unwrap(), None);
+    assert_eq!(layout.resolve("").unwrap(), None);
+    let names: Vec<String> = layout.names().unwrap().into_iter().map(|named| named.name).collect();
+    assert_eq!(names, ["localhost:5000/x:1", "docker.io/library/flaskdemo:latest"]);
+    assert_eq!(layout.untag("flaskdemo").unwrap().digest(), second.digest());
+    assert!(matches!(layout.untag("flaskdemo"), Err(Error::UnknownName { .. })));
+}
+
+#[test]
+fn what_other_tools_wrote_in_the_index_survives() {
+    let (_directory, layout) = layout();
+    let image = image(&layout, "a");
+    let foreign = serde_json::json!({
+        "schemaVersion": 2,
+        "x.unknown": [1],
+        "manifests": [{
+            "mediaType": OCI_MANIFEST, "size": image.size(), "digest": image.digest(), "x.extra": true,
+            "annotations": {"org.opencontainers.image.ref.name": "theirs"},
+            "platform": {"os": "windows", "architecture": "amd64", "os.version": "10.0.1"}
+        }]
+    });
+    std::fs::write(layout.root().join("index.json"), foreign.to_string()).unwrap();
+    layout.tag(&"ours".parse().unwrap(), &image).unwrap();
+    let text = std::fs::read_to_string(layout.root().join("index.json")).unwrap();
+    let index: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(index["manifests"][0], foreign["manifests"][0]);
+    assert_eq!(index["x.unknown"], foreign["x.unknown"]);
+    assert!(layout.resolve("theirs").unwrap().is_some());
+    assert!(layout.untag("theirs").is_ok());
+    let before = std::fs::metadata(layout.root().join("index.json")).unwrap().modified().unwrap();
+    layout.tag(&"ours".parse().unwrap(), &image).unwrap();
+    let after = std::fs::metadata(layout.root().join("index.json")).unwrap().modified().unwrap();
+    assert_eq!(before, after, "an unchanged index is not written");
+}
+
+#[test]
+fn concurrent_tags_lose_none() {
+    let (_directory, layout) = layout();
+    let image = image(&layout, "a");
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (layout, image) = (&layout, &image);
+            scope.spawn(move || {
+                for number in 0..10 {
+                    layout.tag(&format!("a{thread}:{number}").parse().unwrap(), image).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(layout.names().unwrap().len(), 40);
+}
+
+#[test]
+fn damaged_layouts_are_named() {
+    let (_directory, layout) = layout();
+    for bad in ["", "{", r#"{"manifests":3}"#, r#"{"manifests":[],"manifests":[]}"#] {
+        std::fs::write(layout.root().join("index.json"), bad).unwrap();
+        let tagged = layout.tag(&"a".parse().unwrap(), &document::descriptor("a/b", Digest::of(b""), 0));
+        assert!(matches!(tagged, Err(Error::NoLayout { .. })), "{bad}");
+    }
+    let bad =
+        format!(r#"{{"manifests":[{{"mediaType":"a/b","size":1,"digest":"sha256:{}"}}]}}"#, "../".repeat(20));
+    std::fs::write(layout.root().join("index.json"), bad).unwrap();
+    assert!(layout.names().is_err());
+    std::fs::write(layout.root().join("oci-layout"), r#"{"imageLayoutVersion":"2.0.0"}"#).unwrap();
+    assert!(matches!(Layout::open(layout.root()), Err(Error::NoLayout { .. })));
+    assert!(matches!(Layout::open(Path::new("/proc")), Err(Error::NoLayout { .. })));
+}
+
+#[test]
+fn skopeo_and_umoci_find_images_by_their_full_names() {
+    let (directory, layout) = layout();
+    let image = image(&layout, "a");
+    layout.tag(&"flaskdemo".parse().unwrap(), &image).unwrap();
+    layout.tag(&"localhost:5000/team/app:1.2".parse().unwrap(), &image).unwrap();
+    for (number, name) in
+        ["docker.io/library/flaskdemo:latest", "localhost:5000/team/app:1.2"].iter().enumerate()
+    {
+        let source = format!("oci:{}:{name}", layout.root().display());
+        if has("skopeo") {
+            succeeds("skopeo", &["inspect", &source]);
+            let target = format!("oci:{}:x", directory.path().join(format!("copy{number}")).display());
+            succeeds("skopeo", &["copy", &source, &target]);
+        }
+    }
+    if has("umoci") {
+        succeeds(
+            "umoci",
+            &["stat", "--image", &format!("{}:docker.io/library/flaskdemo:latest", layout.root().display())],
+        );
+    }
+    if has("skopeo") {
+        let copy = Layout::open(&directory.path().join("copy0")).unwrap();
+        assert_eq!(copy.resolve("x").unwrap().unwrap().digest(), image.digest());
+        copy.read_root(&copy.resolve("x").unwrap().unwrap()).unwrap();
+    }
+}
