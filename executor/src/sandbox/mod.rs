@@ -15,6 +15,7 @@ mod request;
 mod resolve;
 mod rootfs;
 mod seccomp;
+mod skeleton;
 mod spawner;
 mod spec;
 mod step;
@@ -25,6 +26,7 @@ mod wire;
 pub use cgroup::sweep;
 pub use error::{SandboxError, StepFailure};
 pub use plan::{Attributes, CA_FILE, CA_VARIABLES, DeviceControl, MountCall, Source, Target, plan_mounts};
+pub use skeleton::make_skeleton;
 pub use spawner::Spawner;
 pub use spec::{
     Access, EtcFiles, ExitStatus, Limits, MemoryFile, MountSource, OutOfMemory, Overlay, PidsLimit, PipeFile,

@@ -108,6 +108,14 @@ impl Image {
         }
     }
 
+    /// A directory of mount points to put below the layers.
+    pub fn skeleton(&self) -> PathBuf {
+        let path = self.scratch.path().join("skeleton");
+        fs::create_dir_all(&path).expect("directories can be made");
+        make_skeleton(&path).expect("it can be filled");
+        path
+    }
+
     /// Fresh directories for writes.
     pub fn writes(&self, name: &str) -> Writes {
         let number = self.runs.get();

@@ -151,15 +151,25 @@ fn try_wait_does_not_block(spawner: &Spawner) {
 pub fn bench() {
     let spawner = Spawner::start().expect("it runs as root");
     let image = Image::new();
-    let steps: Vec<StepSpec> = (0..40).map(|_| image.program(&["/bin/true"])).collect();
+    let skeleton = image.skeleton();
+    let with_skeleton = || {
+        let mut spec = image.program(&["/bin/true"]);
+        spec.rootfs.lowers.push(skeleton.clone());
+        spec
+    };
+    time(&spawner, "one `true`", (0..40).map(|_| image.program(&["/bin/true"])).collect());
+    time(&spawner, "one `true` over a skeleton", (0..40).map(|_| with_skeleton()).collect());
+}
+
+fn time(spawner: &Spawner, what: &str, steps: Vec<StepSpec>) {
     let mut times = Vec::new();
     for step in steps {
         let began = Instant::now();
-        assert_eq!(run(&spawner, step).success(), "");
+        assert_eq!(run(spawner, step).success(), "");
         times.push(began.elapsed());
     }
     times.sort();
-    println!("one `true`: fastest {:?}, median {:?}", times[0], times[20]);
+    println!("{what}: fastest {:?}, median {:?}", times[0], times[20]);
 }
 
 /// The process that is killed in [`kill_9_of_the_builder_leaves_nothing`]: starts a step and waits for it.

@@ -13,6 +13,7 @@ cases! {
     writes_land_in_the_upper_directory_only,
     etc_files_are_bound_and_leave_no_trace,
     nothing_of_the_host_is_mounted,
+    a_skeleton_spares_the_upper_directory,
     net_06_etc_files_are_bound_through_links_of_the_image,
     rt_01_a_working_directory_cannot_lead_out,
     a_missing_working_directory_is_made,
@@ -111,6 +112,16 @@ fn nothing_of_the_host_is_mounted(spawner: &Spawner) {
     }
     assert!(outcome.output.ends_with("bin dev etc home proc root run sys tmp var "), "{}", outcome.output);
     assert_eq!(outcome.output.lines().filter(|line| *line == "/").count(), 1, "{}", outcome.output);
+}
+
+fn a_skeleton_spares_the_upper_directory(spawner: &Spawner) {
+    let image = Image::new();
+    let mut spec = image.shell("cat /etc/hosts /etc/resolv.conf /etc/hostname; stat -c %d /etc/hosts /bin/sh | sort -u | wc -l; touch /x; rm -r /etc/group");
+    spec.rootfs.lowers.push(image.skeleton());
+    let outcome = run(spawner, spec);
+    assert_eq!(outcome.success(), "127.0.0.1 localhost\nnameserver 192.0.2.1\nstep\n2\n");
+    assert_eq!(outcome.ended().stubs, Vec::<std::path::PathBuf>::new());
+    assert_eq!(tree(&outcome.upper), ["/etc", "/etc/group", "/x"]);
 }
 
 fn net_06_etc_files_are_bound_through_links_of_the_image(spawner: &Spawner) {
