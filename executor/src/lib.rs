@@ -3,6 +3,7 @@
 //! It knows no cache, no manifest and no registry.
 
 pub mod context;
+pub mod copy;
 pub mod diff;
 pub mod layers;
 pub mod owner;

@@ -65,7 +65,8 @@ impl Memory {
 
 impl Tree for Memory {
     fn lstat(&self, path: &Path) -> Result<Option<Node>, TreeError> {
-        Ok(order::find(&self.entries, path).map(|entry| self.node(entry)))
+        let found = order::find(&self.entries, path).map(|entry| self.node(entry));
+        Ok(found.or_else(|| super::implied_root(path)))
     }
 
     fn children(&self, directory: &Path) -> Result<Vec<Node>, TreeError> {

@@ -51,15 +51,10 @@ impl Merged {
     }
 }
 
-/// The root is there even where no layer mentions it.
-fn root() -> Node {
-    Node::new(Entry::directory("", 0o755))
-}
-
 impl Tree for Merged {
     fn lstat(&self, path: &Path) -> Result<Option<Node>, TreeError> {
         let found = self.view().lstat(path).map(|found| self.node(found));
-        Ok(found.or_else(|| path.as_os_str().is_empty().then(root)))
+        Ok(found.or_else(|| super::implied_root(path)))
     }
 
     fn children(&self, directory: &Path) -> Result<Vec<Node>, TreeError> {

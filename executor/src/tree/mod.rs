@@ -178,6 +178,19 @@ impl Content {
     }
 }
 
+impl Content {
+    /// Returns the bytes as the packer takes them: a file is opened when its turn comes.
+    pub fn into_pack(self) -> oci::pack::Content {
+        match self {
+            Self::Bytes(bytes) => oci::pack::Content::Bytes(bytes.to_vec()),
+            Self::Beneath { root, path } => oci::pack::Content::open_with(move || open_beneath(&root, &path)),
+            Self::Range { file, offset, length } => {
+                oci::pack::Content::Stream(Box::new(RangeReader { file, offset, left: length }))
+            }
+        }
+    }
+}
+
 /// Reads a part of a file by position, so that many readers share one descriptor.
 struct RangeReader {
     file: Arc<File>,
@@ -196,13 +209,18 @@ impl io::Read for RangeReader {
     }
 }
 
+/// The root is there even where nothing describes it.
+fn implied_root(path: &Path) -> Option<Node> {
+    path.as_os_str().is_empty().then(|| Node::new(Entry::directory("", 0o755)))
+}
+
 /// A tree with nothing in it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Empty;
 
 impl Tree for Empty {
-    fn lstat(&self, _: &Path) -> Result<Option<Node>, TreeError> {
-        Ok(None)
+    fn lstat(&self, path: &Path) -> Result<Option<Node>, TreeError> {
+        Ok(implied_root(path))
     }
 
     fn children(&self, _: &Path) -> Result<Vec<Node>, TreeError> {

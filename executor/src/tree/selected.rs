@@ -33,7 +33,8 @@ impl Selected {
 
 impl Tree for Selected {
     fn lstat(&self, path: &Path) -> Result<Option<Node>, TreeError> {
-        Ok(order::find(&self.selection.entries, path).map(|entry| self.node(entry)))
+        let found = order::find(&self.selection.entries, path).map(|entry| self.node(entry));
+        Ok(found.or_else(|| super::implied_root(path)))
     }
 
     fn children(&self, directory: &Path) -> Result<Vec<Node>, TreeError> {

@@ -1,0 +1,24 @@
+//! WORKDIR: a directory with its parents.
+
+use std::path::Path;
+
+use frontend::graph::MkdirOp;
+
+use super::copier::make_directories;
+use super::target::Target;
+use super::{CopyError, CopyPlan, Options};
+use crate::owner::resolve_workdir;
+use crate::tree::{Last, Tree};
+
+/// Plans the layer of a WORKDIR on `parent`: what is missing is made with mode 0755 and owned by the user; a
+/// directory that exists, also through links, is left alone, and the layer is empty.
+///
+/// # Errors
+/// [`CopyError`]; [`CopyError::NotDirectory`] where something else is in the way.
+pub fn plan(op: &MkdirOp, parent: &dyn Tree, options: &Options<'_>) -> Result<CopyPlan, CopyError> {
+    let mut target = Target::new(parent);
+    let path = target.resolve(Path::new(&op.path), Last::Follow)?;
+    let owner = resolve_workdir(parent, &op.user)?;
+    make_directories(&mut target, &path, 0o755, owner, options.time_of_new())?;
+    Ok(CopyPlan { entries: target.finish(), ..CopyPlan::default() })
+}
