@@ -41,6 +41,7 @@ pub type Config = Document<ImageConfig>;
 
 /// What a reference can stand for.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "one exists at a time, and matching on it stays plain")]
 pub enum Root {
     /// One image.
     Manifest(Manifest),
@@ -109,7 +110,7 @@ pub enum DocumentError {
     #[error("no image for platform {wanted}; available: {available}")]
     NoPlatform {
         /// What was asked for.
-        wanted: Platform,
+        wanted: Box<Platform>,
         /// What there is, separated by commas.
         available: String,
     },
@@ -292,7 +293,7 @@ pub fn select<'a>(index: &'a ImageIndex, wanted: &Platform) -> Result<&'a Descri
     available.dedup();
     available.truncate(50);
     let available = if available.is_empty() { "none".to_owned() } else { available.join(", ") };
-    Err(DocumentError::NoPlatform { wanted: wanted.clone(), available })
+    Err(DocumentError::NoPlatform { wanted: Box::new(wanted.clone()), available })
 }
 
 /// Returns the platform that `descriptor` is labelled with.

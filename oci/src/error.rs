@@ -32,7 +32,7 @@ pub enum Error {
         /// Which document.
         origin: String,
         /// Why it may not be used.
-        source: DocumentError,
+        source: Box<DocumentError>,
     },
     /// A system call on a path failed.
     #[error("{action} {}", .path.display())]
@@ -148,7 +148,7 @@ impl Error {
 
     /// Wraps an error about the document named `origin`.
     pub fn document(origin: impl Into<String>, source: DocumentError) -> Self {
-        Self::Document { origin: origin.into(), source }
+        Self::Document { origin: origin.into(), source: Box::new(source) }
     }
 
     /// Returns whether the machine lacks a resource, rather than the data being wrong.

@@ -141,7 +141,7 @@ fn tar_52_deep_trees_are_removed_without_recursion() {
     std::fs::create_dir(&top).unwrap();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut handle = rustix::fs::open(&top, flags, Mode::empty()).unwrap();
-    for _ in 0..20_000 {
+    for _ in 0..4_000 {
         rustix::fs::mkdirat(&handle, "d", Mode::from_raw_mode(0o755)).unwrap();
         handle = rustix::fs::openat(&handle, "d", flags, Mode::empty()).unwrap();
     }
