@@ -131,7 +131,7 @@ pub(super) fn problem(error: &reqwest::Error, host: &str) -> Problem {
         return super::error::Refusal::Address { registry: host, url, address, kind }.into();
     }
     if error.is_dns() {
-        return Problem::Name { host, detail: root_cause(error) };
+        return unresolved(host, error);
     }
     if let Some(tls) = tls_error(error) {
         return Problem::Tls { host, detail: tls };
@@ -149,6 +149,15 @@ pub(super) fn problem(error: &reqwest::Error, host: &str) -> Problem {
         Some(_) | None => (format!("connection broken ({})", root_cause(error)), Transient::Yes),
     };
     Problem::Connection { host, what, transient }
+}
+
+fn unresolved(host: String, error: &reqwest::Error) -> Problem {
+    match find::<hickory_resolver::net::NetError>(error) {
+        Some(answer) if answer.is_no_records_found() || answer.is_nx_domain() => {
+            Problem::Name { host, detail: "there is no such name".to_owned(), transient: Transient::No }
+        }
+        Some(_) | None => Problem::Name { host, detail: root_cause(error), transient: Transient::Yes },
+    }
 }
 
 fn find<'a, E: std::error::Error + 'static>(error: &'a reqwest::Error) -> Option<&'a E> {

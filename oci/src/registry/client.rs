@@ -372,10 +372,9 @@ impl Retrier {
 
 fn transience(problem: &Problem) -> Transient {
     match problem {
-        Problem::Connection { transient, .. } => *transient,
+        Problem::Connection { transient, .. } | Problem::Name { transient, .. } => *transient,
         Problem::Timeout { .. } | Problem::Truncated { .. } => Transient::Yes,
         Problem::Status { status, .. } if is_transient(*status) => Transient::Yes,
-        Problem::Name { .. } => Transient::Briefly,
         Problem::Status { .. }
         | Problem::Tls { .. }
         | Problem::Refused(_)

@@ -81,6 +81,8 @@ pub enum Problem {
         host: String,
         /// What the resolver said.
         detail: String,
+        /// Whether another attempt may help: not where the name is known not to exist.
+        transient: Transient,
     },
     /// The certificate does not prove who the host is, or TLS failed otherwise.
     #[error("TLS with {host}: {detail}")]

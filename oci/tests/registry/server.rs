@@ -1,7 +1,7 @@
 //! A scripted HTTP/1.1 server: each request is a value, each answer is a value or a misdeed.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -130,7 +130,12 @@ fn serve(shared: &Shared, stream: TcpStream) {
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut stream = stream;
-    while let Some((mut request, length)) = read_head(&mut reader) {
+    loop {
+        let Some((mut request, length)) = read_head(&mut reader) else {
+            // What is no HTTP, such as a TLS greeting, gets what web servers answer then.
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+            return;
+        };
         let uploading = matches!(request.method.as_str(), "PUT" | "PATCH") && length > 0;
         if uploading && let Some(after) = shared.resets.lock().unwrap().pop() {
             request.body = vec![0; after.min(length)];
@@ -187,12 +192,14 @@ fn answer(stream: &mut TcpStream, reply: &Reply, head: bool) -> bool {
         text += &format!("{name}: {value}\r\n");
     }
     let named = reply.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-    if !named && reply.status != 204 {
+    let chunked = reply.headers.iter().any(|(name, _)| name == "Transfer-Encoding");
+    if !named && !chunked && reply.status != 204 {
         text += &format!("Content-Length: {}\r\n", reply.length.unwrap_or(reply.body.len()));
     }
     text += "\r\n";
     let body = &reply.body[..reply.cut.unwrap_or(reply.body.len()).min(reply.body.len())];
-    let sent = stream.write_all(text.as_bytes()).and_then(|()| if head { Ok(()) } else { stream.write_all(body) });
+    let sent =
+        stream.write_all(text.as_bytes()).and_then(|()| if head { Ok(()) } else { stream.write_all(body) });
     if reply.cut.is_some() {
         let _ = stream.shutdown(std::net::Shutdown::Both);
     }

@@ -35,7 +35,14 @@ async fn push(registry: &DockerRegistry, fault: Fault, first: usize, count: usiz
     proxy.seen()
 }
 
-async fn pull(registry: &DockerRegistry, name: &str, layer: &[u8], fault: Fault, first: usize, count: usize) -> usize {
+async fn pull(
+    registry: &DockerRegistry,
+    name: &str,
+    layer: &[u8],
+    fault: Fault,
+    first: usize,
+    count: usize,
+) -> usize {
     let proxy = Proxy::start(registry.port, fault, first, count);
     let (client, _) = client(settings());
     let name = proxy.reference(name);
@@ -55,7 +62,14 @@ async fn one_and_three_faults_at_every_request_of_a_push() {
     for (number, fault) in (0..).zip(FAULTS) {
         for first in 0..requests {
             for count in [1, 3] {
-                push(&registry, fault, first, count, 2000 + number * 1000 + first as u64 * 10 + count as u64 * 3).await;
+                push(
+                    &registry,
+                    fault,
+                    first,
+                    count,
+                    2000 + number * 1000 + first as u64 * 10 + count as u64 * 3,
+                )
+                .await;
             }
         }
     }
