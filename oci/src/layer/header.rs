@@ -199,6 +199,7 @@ pub(super) fn member(
     if path.as_os_str().is_empty() && !matches!(kind, Kind::Directory { .. }) {
         return refuse("the root must be a directory");
     }
+    check_lengths(&path, &kind)?;
     let xattrs = xattrs(&path, &records, warnings)?;
     Ok(Some(Member::Object(Entry {
         kind,
@@ -282,6 +283,26 @@ fn device(entry: &ParsedEntry<'_>) -> Result<Device> {
         return refuse("it is a whiteout device (0:0); deletions are written .wh.NAME");
     }
     Ok(Device { major, minor })
+}
+
+/// Refuses what no tool can create by its path: NAME_MAX is 255, PATH_MAX is 4096 with the NUL (TAR-52).
+fn check_lengths(path: &Path, kind: &Kind) -> Result<()> {
+    if path.as_os_str().len() >= 4096 || path.iter().any(|name| name.len() > 255) {
+        return refuse("its name is too long (4095 bytes, 255 a component)");
+    }
+    match kind {
+        Kind::Symlink { target } if target.as_os_str().len() >= 4096 => {
+            refuse("its link target is too long (4095 bytes)")
+        }
+        Kind::Symlink { .. }
+        | Kind::File { .. }
+        | Kind::Directory { .. }
+        | Kind::HardLink { .. }
+        | Kind::CharDevice(_)
+        | Kind::BlockDevice(_)
+        | Kind::Fifo
+        | Kind::Whiteout => Ok(()),
+    }
 }
 
 /// Recognises deletions: `None` where the member is an ordinary one.

@@ -83,7 +83,7 @@ impl LayerIndex {
     }
 
     /// Returns the entries directly inside `path` in name order, whiteouts included.
-    pub fn children<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = &'a Entry> {
+    pub fn children<'a, 'p>(&'a self, path: &'p Path) -> impl Iterator<Item = &'a Entry> + use<'a, 'p> {
         let mut rest = self.subtree(path);
         if rest.first().is_some_and(|entry| entry.path == path) {
             rest = &rest[1..];

@@ -53,7 +53,7 @@ impl<'a> MergedView<'a> {
     }
 
     /// Returns what is directly inside the directory `path`, in name order.
-    pub fn children(&self, path: &'a Path) -> Vec<Found<'a>> {
+    pub fn children(&self, path: &Path) -> Vec<Found<'a>> {
         let mut names: BTreeMap<&Path, Option<Found<'a>>> = BTreeMap::new();
         for (layer, index) in self.layers.iter().enumerate().rev() {
             for entry in index.children(path) {

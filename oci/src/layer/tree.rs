@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::ops::Bound;
 use std::path::{Component, Path, PathBuf};
 
 use super::{Entry, Kind, LayerIndex, Member, MergedView, Mtime, Scan};
@@ -84,7 +83,7 @@ pub fn resolve_onto(scan: &Scan, below: &MergedView<'_>) -> Result<Resolved, Res
 
 fn run(scan: &Scan, below: Option<&MergedView<'_>>) -> Result<Resolved, ResolveError> {
     let mut tree =
-        Tree { below, names: BTreeMap::new(), inodes: Vec::new(), self_contained: true, last: None };
+        Tree { below, nodes: vec![Node::default()], inodes: Vec::new(), self_contained: true, last: None };
     for (position, member) in scan.members.iter().enumerate() {
         tree.apply(position, member)?;
     }
@@ -94,18 +93,36 @@ fn run(scan: &Scan, below: Option<&MergedView<'_>>) -> Result<Resolved, ResolveE
 /// More links in one path are a loop (the kernel's own limit, path_resolution(7)).
 const MOST_LINKS: usize = 40;
 
+/// The root is the first node.
+const ROOT: usize = 0;
+
 struct Tree<'a> {
     below: Option<&'a MergedView<'a>>,
-    names: BTreeMap<PathBuf, Node>,
+    nodes: Vec<Node>,
     inodes: Vec<Inode>,
     self_contained: bool,
-    /// The last parent as written and as resolved; dropped when something is replaced.
-    last: Option<(PathBuf, PathBuf)>,
+    /// The last parent as written and as resolved; dropped when a look-up could end elsewhere.
+    last: Option<(PathBuf, Place)>,
 }
 
-enum Node {
-    Directory { entry: Entry, opaque: bool, explicit: bool },
-    Object(usize),
+#[derive(Default)]
+struct Node {
+    object: Object,
+    children: BTreeMap<OsString, usize>,
+}
+
+#[derive(Default)]
+enum Object {
+    /// The archive says nothing about it: the root, until it does.
+    #[default]
+    Unsaid,
+    Directory {
+        entry: Entry,
+        opaque: bool,
+        /// Whether the archive has it, rather than something inside it.
+        explicit: bool,
+    },
+    Inode(usize),
     Whiteout,
 }
 
@@ -114,9 +131,18 @@ struct Inode {
     source: Source,
 }
 
-/// What stands in the way of a path.
+/// A directory that a path leads to.
+#[derive(Clone)]
+struct Place {
+    node: usize,
+    path: PathBuf,
+    /// Whether it shows nothing of the layers below.
+    closed: bool,
+}
+
+/// What stands at a component in the middle of a path.
 enum Step {
-    Directory,
+    Directory(usize),
     Link(PathBuf),
     Blocked,
 }
@@ -128,112 +154,129 @@ impl Tree<'_> {
             Member::Object(entry) => entry,
         };
         let Some(name) = entry.path.file_name() else {
-            self.put_directory(PathBuf::new(), entry);
+            self.put_directory(ROOT, entry);
             return Ok(());
         };
-        let path = self.parent_of(&entry.path, entry.mtime)?.join(name);
+        let parent = self.parent_of(&entry.path, entry.mtime)?;
         match &entry.kind {
-            Kind::Whiteout => self.put_whiteout(path),
-            Kind::Directory { .. } => self.put_directory(path, entry),
-            Kind::HardLink { target } => return self.put_link(path, entry, target),
-            Kind::File { .. } => self.put_inode(path, entry.clone(), Source::Member(position)),
+            Kind::Whiteout => self.put_whiteout(&parent, name),
+            Kind::Directory { .. } => {
+                let node = self.child(parent.node, name);
+                self.put_directory(node, entry);
+            }
+            Kind::HardLink { target } => return self.put_link(&parent, name, entry, target),
+            Kind::File { .. } => self.put_inode(&parent, name, entry.clone(), Source::Member(position)),
             Kind::Symlink { .. } | Kind::CharDevice(_) | Kind::BlockDevice(_) | Kind::Fifo => {
-                self.put_inode(path, entry.clone(), Source::None);
+                self.put_inode(&parent, name, entry.clone(), Source::None);
             }
         }
         Ok(())
+    }
+
+    /// Returns the node called `name` in a directory, made where it is missing.
+    fn child(&mut self, parent: usize, name: &OsStr) -> usize {
+        if let Some(node) = self.nodes[parent].children.get(name) {
+            return *node;
+        }
+        self.nodes.push(Node::default());
+        let node = self.nodes.len() - 1;
+        self.nodes[parent].children.insert(name.to_owned(), node);
+        node
     }
 
     fn make_opaque(&mut self, directory: &Path) -> Result<(), ResolveError> {
-        let path = self.resolve_directory(directory, directory, Mtime::default())?;
-        if path.as_os_str().is_empty() && !self.names.contains_key(&path) {
-            let root = self.below_at(&path).filter(|entry| entry.is_directory());
-            self.put_implicit(&path, root, Mtime::default());
+        let place = self.resolve_directory(directory, directory, Mtime::default())?;
+        if matches!(self.nodes[place.node].object, Object::Unsaid) {
+            let root = self.below_at(&place.path, false).filter(Entry::is_directory);
+            self.put_implicit(place.node, root, Mtime::default(), false);
         }
-        if let Some(Node::Directory { opaque, .. }) = self.names.get_mut(&path) {
-            *opaque = true;
-        }
+        self.close(place.node);
         Ok(())
     }
 
-    /// A deletion applies to the layers below only, wherever in the archive it stands (image-spec layer.md).
-    fn put_whiteout(&mut self, path: PathBuf) {
-        match self.names.get_mut(&path) {
-            Some(Node::Directory { opaque, .. }) => *opaque = true,
-            Some(Node::Object(_) | Node::Whiteout) => {}
-            None => drop(self.names.insert(path, Node::Whiteout)),
+    fn close(&mut self, node: usize) {
+        self.last = None;
+        if let Object::Directory { opaque, .. } = &mut self.nodes[node].object {
+            *opaque = true;
         }
     }
 
-    fn put_directory(&mut self, path: PathBuf, entry: &Entry) {
-        let opaque = match self.names.get(&path) {
-            Some(Node::Directory { opaque, .. }) => *opaque,
+    /// A deletion applies to the layers below only, wherever in the archive it stands (image-spec layer.md).
+    fn put_whiteout(&mut self, parent: &Place, name: &OsStr) {
+        let node = self.child(parent.node, name);
+        match self.nodes[node].object {
+            Object::Directory { .. } => self.close(node),
+            Object::Inode(_) | Object::Whiteout => {}
+            Object::Unsaid => self.nodes[node].object = Object::Whiteout,
+        }
+    }
+
+    fn put_directory(&mut self, node: usize, entry: &Entry) {
+        let opaque = match self.nodes[node].object {
+            Object::Directory { opaque, .. } => opaque,
             // What was replaced or deleted hides what is below it.
-            Some(Node::Object(_) | Node::Whiteout) => {
+            Object::Inode(_) | Object::Whiteout => {
                 self.last = None;
                 true
             }
-            None => false,
+            Object::Unsaid => false,
         };
-        let entry = Entry { path: path.clone(), ..entry.clone() };
-        self.names.insert(path, Node::Directory { entry, opaque, explicit: true });
+        self.nodes[node].object = Object::Directory { entry: entry.clone(), opaque, explicit: true };
     }
 
-    fn put_inode(&mut self, path: PathBuf, entry: Entry, source: Source) {
+    fn put_inode(&mut self, parent: &Place, name: &OsStr, entry: Entry, source: Source) {
         self.inodes.push(Inode { entry, source });
-        self.put_name(path, self.inodes.len() - 1);
+        self.put_name(parent, name, self.inodes.len() - 1);
     }
 
-    fn put_name(&mut self, path: PathBuf, inode: usize) {
-        if let Some(replaced) = self.names.insert(path.clone(), Node::Object(inode)) {
+    fn put_name(&mut self, parent: &Place, name: &OsStr, inode: usize) {
+        let node = self.child(parent.node, name);
+        if !matches!(self.nodes[node].object, Object::Unsaid) {
             self.last = None;
-            if matches!(replaced, Node::Directory { .. }) {
-                self.remove_below(&path);
-            }
         }
+        self.nodes[node] = Node { object: Object::Inode(inode), children: BTreeMap::new() };
     }
 
-    fn remove_below(&mut self, path: &Path) {
-        let range = (Bound::Excluded(path.to_owned()), Bound::Unbounded);
-        let below = self.names.range(range).map(|(name, _)| name).take_while(|name| name.starts_with(path));
-        for name in below.cloned().collect::<Vec<_>>() {
-            self.names.remove(&name);
-        }
-    }
-
-    fn put_link(&mut self, path: PathBuf, entry: &Entry, target: &Path) -> Result<(), ResolveError> {
+    fn put_link(
+        &mut self,
+        parent: &Place,
+        name: &OsStr,
+        entry: &Entry,
+        target: &Path,
+    ) -> Result<(), ResolveError> {
         let wrong = |what| {
             let (path, target) = (entry.path.clone(), target.to_owned());
             Err(ResolveError::HardLink { path, target, what })
         };
-        let Some(name) = target.file_name() else { return wrong("the root") };
-        let real = self.parent_of(target, entry.mtime)?.join(name);
-        match self.names.get(&real) {
-            Some(Node::Object(_)) if real == path => wrong("itself"),
-            Some(Node::Object(inode)) => {
-                self.put_name(path, *inode);
+        let Some(target_name) = target.file_name() else { return wrong("the root") };
+        let place = self.parent_of(target, entry.mtime)?;
+        if place.node == parent.node && target_name == name {
+            return wrong("itself");
+        }
+        let found = self.nodes[place.node].children.get(target_name).map(|node| &self.nodes[*node].object);
+        match found {
+            Some(Object::Inode(inode)) => {
+                self.put_name(parent, name, *inode);
                 Ok(())
             }
-            Some(Node::Directory { .. }) => wrong("a directory"),
-            Some(Node::Whiteout) => wrong("deleted"),
-            None => {
+            Some(Object::Directory { .. }) => wrong("a directory"),
+            Some(Object::Whiteout) => wrong("deleted"),
+            Some(Object::Unsaid) | None => {
                 self.self_contained = false;
                 if self.below.is_none() {
                     return Ok(());
                 }
-                let Some((entry, source)) = self.copy_up(&real) else { return wrong("missing") };
-                self.put_inode(path, entry, source);
+                let copied = self.copy_up(&place.path.join(target_name), place.closed);
+                let Some((entry, source)) = copied else { return wrong("missing") };
+                self.put_inode(parent, name, entry, source);
                 Ok(())
             }
         }
     }
 
     /// Returns a file of the layers below as an entry of this one.
-    fn copy_up(&self, path: &Path) -> Option<(Entry, Source)> {
-        if !self.shows_below(path) {
-            return None;
-        }
-        let below = self.below?;
+    fn copy_up(&self, path: &Path, closed: bool) -> Option<(Entry, Source)> {
+        let below = self.below.filter(|_| !closed)?;
         let found = below.lstat(path)?;
         let inode = below.layers()[found.layer].inode_of(found.entry)?;
         let source = match inode.kind {
@@ -244,153 +287,193 @@ impl Tree<'_> {
         Some((inode.clone(), source))
     }
 
-    fn parent_of(&mut self, path: &Path, mtime: Mtime) -> Result<PathBuf, ResolveError> {
+    fn parent_of(&mut self, path: &Path, mtime: Mtime) -> Result<Place, ResolveError> {
         let parent = path.parent().unwrap_or(Path::new(""));
-        if let Some((written, real)) = &self.last
+        if let Some((written, place)) = &self.last
             && written == parent
         {
-            return Ok(real.clone());
+            return Ok(place.clone());
         }
-        let real = self.resolve_directory(path, parent, mtime)?;
-        self.last = Some((parent.to_owned(), real.clone()));
-        Ok(real)
+        let place = self.resolve_directory(path, parent, mtime)?;
+        self.last = Some((parent.to_owned(), place.clone()));
+        Ok(place)
     }
 
-    /// Returns the real path of `directory`, made where it is missing, clamped to the root.
+    /// Returns where `directory` really is, made where it is missing, clamped to the root.
     fn resolve_directory(
         &mut self,
         member: &Path,
         directory: &Path,
         mtime: Mtime,
-    ) -> Result<PathBuf, ResolveError> {
-        let mut real = PathBuf::new();
+    ) -> Result<Place, ResolveError> {
+        let start = Place { node: ROOT, path: PathBuf::new(), closed: self.is_opaque(ROOT) };
+        let mut trail = Vec::new();
+        let mut at = start.clone();
         let mut todo: Vec<OsString> = directory.iter().rev().map(OsStr::to_owned).collect();
         let mut links = 0;
         while let Some(part) = todo.pop() {
             if part == ".." {
-                real.pop();
+                at.path.pop();
+                (at.node, at.closed) = trail.pop().unwrap_or((start.node, start.closed));
                 continue;
             }
-            let next = real.join(part);
-            match self.step(&next, mtime) {
-                Step::Directory => real = next,
+            match self.step(&mut at, &part, mtime) {
+                Step::Directory(node) => {
+                    trail.push((at.node, at.closed));
+                    at.path.push(part);
+                    at.node = node;
+                    at.closed |= self.is_opaque(node);
+                }
                 Step::Blocked => {
-                    return Err(ResolveError::NotDirectory { path: member.to_owned(), at: next });
+                    return Err(ResolveError::NotDirectory {
+                        path: member.to_owned(),
+                        at: at.path.join(part),
+                    });
                 }
                 Step::Link(target) => {
                     links += 1;
                     if links > MOST_LINKS {
                         return Err(ResolveError::Loop(member.to_owned()));
                     }
-                    if target.is_absolute() {
-                        real = PathBuf::new();
+                    if target.has_root() {
+                        trail.clear();
+                        at = start.clone();
                     }
-                    todo.extend(target.components().rev().filter_map(|part| match part {
-                        Component::Normal(name) => Some(name.to_owned()),
-                        Component::ParentDir => Some("..".into()),
-                        Component::CurDir | Component::RootDir | Component::Prefix(_) => None,
-                    }));
+                    todo.extend(parts(&target).rev());
                 }
             }
         }
-        Ok(real)
+        Ok(at)
     }
 
-    fn step(&mut self, path: &Path, mtime: Mtime) -> Step {
-        match self.names.get(path) {
-            Some(Node::Directory { .. }) => return Step::Directory,
-            Some(Node::Object(inode)) => {
-                return match &self.inodes[*inode].entry.kind {
-                    Kind::Symlink { target } => Step::Link(target.clone()),
-                    Kind::File { .. }
-                    | Kind::Directory { .. }
-                    | Kind::HardLink { .. }
-                    | Kind::CharDevice(_)
-                    | Kind::BlockDevice(_)
-                    | Kind::Fifo
-                    | Kind::Whiteout => Step::Blocked,
-                };
+    fn is_opaque(&self, node: usize) -> bool {
+        matches!(self.nodes[node].object, Object::Directory { opaque: true, .. })
+    }
+
+    fn step(&mut self, at: &mut Place, name: &OsStr, mtime: Mtime) -> Step {
+        let node = self.child(at.node, name);
+        match &self.nodes[node].object {
+            Object::Directory { .. } => Step::Directory(node),
+            Object::Inode(inode) => match &self.inodes[*inode].entry.kind {
+                Kind::Symlink { target } => Step::Link(target.clone()),
+                Kind::File { .. }
+                | Kind::Directory { .. }
+                | Kind::HardLink { .. }
+                | Kind::CharDevice(_)
+                | Kind::BlockDevice(_)
+                | Kind::Fifo
+                | Kind::Whiteout => Step::Blocked,
+            },
+            Object::Whiteout => {
+                self.put_implicit(node, None, mtime, true);
+                Step::Directory(node)
             }
-            Some(Node::Whiteout) => {
-                self.put_implicit(path, None, mtime);
-                if let Some(Node::Directory { opaque, .. }) = self.names.get_mut(path) {
-                    *opaque = true;
+            Object::Unsaid => {
+                let below = self.below_at(&at.path.join(name), at.closed);
+                if let Some(Entry { kind: Kind::Symlink { target }, .. }) = &below {
+                    self.self_contained = false;
+                    return Step::Link(target.clone());
                 }
-                return Step::Directory;
+                self.put_implicit(node, below.filter(Entry::is_directory), mtime, false);
+                Step::Directory(node)
             }
-            None => {}
         }
-        let below = self.below_at(path);
-        if let Some(Entry { kind: Kind::Symlink { target }, .. }) = &below {
-            self.self_contained = false;
-            return Step::Link(target.clone());
-        }
-        self.put_implicit(path, below.filter(Entry::is_directory), mtime);
-        Step::Directory
     }
 
     /// Adds a directory that the archive does not have: the one below, or root's with mode 755.
-    fn put_implicit(&mut self, path: &Path, below: Option<Entry>, mtime: Mtime) {
-        let entry = below.unwrap_or_else(|| Entry { mtime, ..Entry::directory(path, 0o755) });
-        self.names.insert(path.to_owned(), Node::Directory { entry, opaque: false, explicit: false });
+    fn put_implicit(&mut self, node: usize, below: Option<Entry>, mtime: Mtime, opaque: bool) {
+        let entry = below.unwrap_or_else(|| Entry { mtime, ..Entry::directory("", 0o755) });
+        self.nodes[node].object = Object::Directory { entry, opaque, explicit: false };
     }
 
-    fn below_at(&self, path: &Path) -> Option<Entry> {
-        let below = self.below?;
-        if self.shows_below(path) { below.lstat(path).map(|found| found.entry.clone()) } else { None }
-    }
-
-    /// Whether no directory above `path` is opaque in this layer.
-    fn shows_below(&self, path: &Path) -> bool {
-        let is_opaque = |above| matches!(self.names.get(above), Some(Node::Directory { opaque: true, .. }));
-        !path.ancestors().skip(1).any(is_opaque)
+    fn below_at(&self, path: &Path, closed: bool) -> Option<Entry> {
+        let below = self.below.filter(|_| !closed)?;
+        below.lstat(path).map(|found| found.entry.clone())
     }
 
     fn finish(self, scan: &Scan) -> Resolved {
-        let Self { names, mut inodes, mut self_contained, .. } = self;
-        let mut first_names: Vec<Option<PathBuf>> = vec![None; inodes.len()];
-        let mut entries = Vec::with_capacity(names.len());
-        let mut sources = Vec::with_capacity(names.len());
-        let mut inline = BTreeMap::new();
-        let mut hidden: Option<PathBuf> = None;
-        for (path, node) in names {
-            let (entry, source) = match node {
-                // Inside an opaque directory there is nothing left to delete.
-                Node::Whiteout if hidden.as_ref().is_some_and(|opaque| path.starts_with(opaque)) => continue,
-                Node::Whiteout => (Entry::whiteout(path), Source::None),
-                Node::Directory { entry, opaque, explicit } => {
-                    self_contained &= explicit;
-                    if opaque && !hidden.as_ref().is_some_and(|hidden| path.starts_with(hidden)) {
-                        hidden = Some(path.clone());
-                    }
-                    (Entry { path, kind: Kind::Directory { opaque }, ..entry }, Source::None)
-                }
-                Node::Object(inode) => match &first_names[inode] {
+        let mut finish = Finish {
+            first_names: vec![None; self.inodes.len()],
+            inodes: self.inodes,
+            entries: Vec::new(),
+            sources: Vec::new(),
+            inline: BTreeMap::new(),
+            self_contained: self.self_contained,
+        };
+        let mut nodes = self.nodes;
+        let mut pending = vec![(PathBuf::new(), ROOT, false)];
+        // Depth first with sorted names is path order; the stack is on the heap (TAR-52).
+        while let Some((path, node, closed)) = pending.pop() {
+            let Node { object, children } = std::mem::take(&mut nodes[node]);
+            let closed = closed || matches!(object, Object::Directory { opaque: true, .. });
+            let children = children.into_iter().rev();
+            pending.extend(children.map(|(name, child)| (path.join(name), child, closed)));
+            finish.add(path, object, closed, scan);
+        }
+        let index = LayerIndex::from_sorted(finish.entries, finish.inline);
+        Resolved { index, sources: finish.sources, self_contained: finish.self_contained }
+    }
+}
+
+struct Finish {
+    inodes: Vec<Inode>,
+    first_names: Vec<Option<PathBuf>>,
+    entries: Vec<Entry>,
+    sources: Vec<Source>,
+    inline: BTreeMap<PathBuf, Vec<u8>>,
+    self_contained: bool,
+}
+
+impl Finish {
+    /// Adds the next object in path order. The first name of an inode holds it, others are links to that.
+    fn add(&mut self, path: PathBuf, object: Object, closed: bool, scan: &Scan) {
+        let (entry, source) = match object {
+            Object::Unsaid => return,
+            // Inside an opaque directory there is nothing left to delete.
+            Object::Whiteout if closed => return,
+            Object::Whiteout => (Entry::whiteout(path), Source::None),
+            Object::Directory { entry, opaque, explicit } => {
+                self.self_contained &= explicit;
+                (Entry { path, kind: Kind::Directory { opaque }, ..entry }, Source::None)
+            }
+            Object::Inode(inode) => {
+                let Inode { entry, source } = &self.inodes[inode];
+                let entry = entry.clone();
+                match &self.first_names[inode] {
                     Some(target) => {
                         let kind = Kind::HardLink { target: target.clone() };
-                        (Entry { path, kind, ..inodes[inode].entry.clone() }, Source::None)
+                        (Entry { path, kind, ..entry }, Source::None)
                     }
                     None => {
-                        first_names[inode] = Some(path.clone());
-                        let Inode { entry, source } = &mut inodes[inode];
-                        entry.path.clone_from(&path);
-                        if let Source::Member(position) = source
-                            && let Some(bytes) = scan.inline.get(position)
-                        {
-                            inline.insert(path, bytes.clone());
-                        }
-                        (entry.clone(), source.clone())
+                        self.first_names[inode] = Some(path.clone());
+                        let source = source.clone();
+                        self.keep_inline(&path, &source, scan);
+                        (Entry { path, ..entry }, source)
                     }
-                },
-            };
-            entries.push(entry);
-            sources.push(source);
-        }
-        inline.retain(|path: &PathBuf, _| {
-            super::index::INLINE_PATHS.iter().any(|kept| path == Path::new(kept))
-        });
-        Resolved { index: LayerIndex::from_sorted(entries, inline), sources, self_contained }
+                }
+            }
+        };
+        self.entries.push(entry);
+        self.sources.push(source);
     }
+
+    fn keep_inline(&mut self, path: &Path, source: &Source, scan: &Scan) {
+        if let Source::Member(position) = source
+            && let Some(bytes) = scan.inline.get(position)
+            && super::index::INLINE_PATHS.iter().any(|kept| path == Path::new(kept))
+        {
+            self.inline.insert(path.to_owned(), bytes.clone());
+        }
+    }
+}
+
+/// Returns the names of a link's target and its `..` parts.
+fn parts(target: &Path) -> impl DoubleEndedIterator<Item = OsString> {
+    target.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        Component::CurDir | Component::RootDir | Component::Prefix(_) => None,
+    })
 }
 
 #[cfg(test)]

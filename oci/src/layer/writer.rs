@@ -74,6 +74,10 @@ impl Encoder {
             return Err(WriteError::Order { path: entry.path.clone(), after: last });
         }
         check_names(&entry.path)?;
+        if entry.path.as_os_str().len() >= 4096 {
+            // PATH_MAX: no tool could unpack it by its path.
+            return Err(unrepresentable(&entry.path, "its path is longer than 4095 bytes"));
+        }
         append(entry, out)?;
         self.last = Some(entry.path.clone());
         Ok(())

@@ -188,6 +188,23 @@ fn tar_44_root_must_be_a_directory() {
 }
 
 #[test]
+fn tar_52_names_too_long_are_refused() {
+    let check_name =
+        |name: &str, expect| check(&[&pax(b'x', &[("path", name.as_bytes())]), &file("a", b"")], expect);
+    let deep = "d/".repeat(2047) + "f";
+    let listed = format!("{deep}=");
+    let listed = [listed.as_str()];
+    check_name(&deep, Ok(&listed));
+    check_name(&format!("d/{deep}"), Err("too long"));
+    check_name(&"n".repeat(256), Err("too long"));
+    let target = "t".repeat(4096);
+    check(
+        &[&pax(b'x', &[("linkpath", target.as_bytes())]), &raw("l", b'2').link("t").bytes()],
+        Err("too long"),
+    );
+}
+
+#[test]
 fn ovl_01_whiteout_devices_are_refused() {
     check(&[&raw("gone", b'3').device(0, 0).bytes()], Err("whiteout device"));
     check(&[&raw("block", b'4').device(0, 0).bytes()], Ok(&["block="]));
