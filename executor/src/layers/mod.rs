@@ -1,0 +1,5 @@
+//! Unpacked layers on disk.
+
+mod flavour;
+
+pub use flavour::Flavour;
