@@ -41,6 +41,8 @@ pub struct Instruction {
     pub original: String,
     /// Lint rules that a `# check=skip=…` comment above it switches off.
     pub skipped_rules: Vec<String>,
+    /// Experimental lint rules that such a comment switches on.
+    pub experimental_rules: Vec<String>,
     /// Comment lines directly above it, without `#`, directives left out.
     pub comments: Vec<String>,
     /// Its arguments are a JSON array of strings.

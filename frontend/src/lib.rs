@@ -2,11 +2,19 @@
 
 pub mod debug;
 pub mod diagnostic;
+mod directives;
 pub mod expand;
 mod file;
 pub mod giturl;
 pub mod graph;
+mod heredoc;
 pub mod instruction;
+mod lines;
+mod parse;
+mod source;
+pub mod suggest;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use file::{Check, Directives, File, Position};
+pub use parse::mount::{Expander, MountError};
+pub use parse::{parse, parse_trigger};

@@ -3,8 +3,10 @@
 //! Each file answers one table. Tables about image references and platforms belong to `oci`, not here.
 
 mod chmod;
+mod expand;
 mod giturl;
 mod ignore;
+mod parser;
 
 use serde_json::{Map, Value, json};
 
@@ -15,8 +17,10 @@ type Answer = Result<Value, String>;
 pub fn answer(table: &str, input: &Value) -> Option<Value> {
     let answer = match table {
         "chmod" => chmod::answer(input),
+        "expand" => expand::answer(input),
         "giturl" => giturl::answer(input),
         "ignore" => ignore::answer(input),
+        "parser" => parser::answer(input),
         _ => return None,
     };
     let (ok, mut output) = match answer {
