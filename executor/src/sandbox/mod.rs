@@ -11,6 +11,7 @@ mod init;
 mod overlayfs;
 mod plan;
 mod process;
+mod reexec;
 mod request;
 mod resolve;
 mod rootfs;
@@ -26,6 +27,7 @@ mod wire;
 pub use cgroup::sweep;
 pub use error::{SandboxError, StepFailure};
 pub use plan::{Attributes, CA_FILE, CA_VARIABLES, DeviceControl, MountCall, Source, Target, plan_mounts};
+pub use reexec::reenter;
 pub use skeleton::make_skeleton;
 pub use spawner::Spawner;
 pub use spec::{

@@ -1,7 +1,7 @@
 //! The single-threaded process that starts steps.
 //!
 //! It is forked before the builder has threads, because PR_SET_PDEATHSIG follows the thread that forked, and because forking
-//! a small process is cheap. It parses nothing: a message is a word of namespace flags with descriptors, the first of which
+//! a small process is cheap. It runs this program again from a mount that cannot be written (`reexec`). It parses nothing: a message is a word of namespace flags with descriptors, the first of which
 //! is the conversation. It dies with the builder (death signal and closed socket), and every step dies with it.
 
 use std::collections::BTreeMap;
@@ -24,6 +24,7 @@ use super::cgroup::Groups;
 use super::error::{Named, SandboxError};
 use super::init::{self, Inherited};
 use super::overlayfs::XattrClass;
+use super::reexec;
 use super::request::Event;
 use super::seccomp;
 use super::spec::{Stdio, StepSpec};
@@ -50,14 +51,17 @@ struct Inner {
 impl Spawner {
     /// Moves this process into a mount namespace of its own and starts the spawner.
     ///
-    /// Must be called while the process has one thread: both acts concern the calling thread only.
+    /// Must be called while the process has one thread: both acts concern the calling thread only. `main` must have called
+    /// [`super::reenter`] before.
     pub fn start() -> Result<Spawner, SandboxError> {
         refuse_threads()?;
+        let program = reexec::program();
         let refused = |call| move |errno: Errno| SandboxError::Namespace { call, source: errno.into() };
         sys::unshare(UnshareFlags::NEWNS).map_err(refused("unshare(CLONE_NEWNS)"))?;
         // Slave rather than private: private copies would pin the host's mounts.
         let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
         rustix::mount::mount_change("/", flags).map_err(refused("mount(/, MS_SLAVE|MS_REC)"))?;
+        let program = program?;
         let (ours, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .named(|| "socketpair(AF_UNIX, SOCK_SEQPACKET)".to_owned())?;
@@ -65,8 +69,8 @@ impl Spawner {
         match sys::clone(0).named(|| "clone(spawner)".to_owned())? {
             Cloned::Child => {
                 drop(ours);
-                let code = if serve(&theirs, builder).is_ok() { 0 } else { 1 };
-                sys::exit(code)
+                let errno = reexec::become_spawner(&program, &theirs, builder);
+                sys::exit(errno.raw_os_error())
             }
             Cloned::Parent(pid) => {
                 let process = Pid::from_raw(pid).expect("a child's process id is positive");
@@ -131,7 +135,7 @@ fn refuse_threads() -> Result<(), SandboxError> {
     })
 }
 
-fn serve(socket: &OwnedFd, builder: Pid) -> Result<(), SandboxError> {
+pub(super) fn serve(socket: &OwnedFd, builder: Pid) -> Result<(), SandboxError> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .named(|| "prctl(PR_SET_PDEATHSIG)".to_owned())?;
     if rustix::process::getppid() != Some(builder) {

@@ -111,6 +111,41 @@ pub(super) fn execve(path: &CStr, arguments: &[CString], environment: &[CString]
     last_errno()
 }
 
+/// Replaces the program by the one behind a handle, with an empty environment. Returns only on failure.
+pub(super) fn execveat(program: impl AsFd, arguments: &[CString]) -> Errno {
+    let pointers: Vec<*const libc::c_char> =
+        arguments.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect();
+    let environment = [std::ptr::null::<libc::c_char>()];
+    let fd = program.as_fd().as_raw_fd();
+    // SAFETY: both arrays are null-terminated arrays of pointers to C strings that outlive the call, the path is one too.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            fd,
+            c"".as_ptr(),
+            pointers.as_ptr(),
+            environment.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    last_errno()
+}
+
+/// Lets execve keep a descriptor.
+pub(super) fn keep_on_exec(fd: impl AsFd) -> Result<()> {
+    rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())
+}
+
+/// Takes over a descriptor that execve kept; `None` where there is none of that number.
+pub(super) fn inherited(fd: RawFd) -> Option<OwnedFd> {
+    // SAFETY: fcntl takes any number; F_SETFD changes only the descriptor's flag.
+    if fd < 3 || unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return None;
+    }
+    // SAFETY: the descriptor exists, and at the start of main nothing of this program owns any beyond the standard ones.
+    Some(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Joins a new, empty session keyring, so that the caller's keys are out of reach (keyctl(2)).
 pub(super) fn join_empty_keyring() -> Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;

@@ -7,6 +7,7 @@ mod fixture;
 mod identity;
 mod lifecycle;
 mod mounts;
+mod probe;
 
 use executor::sandbox::{SandboxError, Spawner};
 
@@ -28,16 +29,20 @@ macro_rules! cases {
 pub(crate) use cases;
 
 fn main() {
+    executor::sandbox::reenter();
     // Children of a case that need a process without threads come back as this program.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|first| first == "--child") {
         return lifecycle::child();
     }
+    if arguments.first().is_some_and(|first| first == "--probe") {
+        return probe::inside();
+    }
     if arguments.first().is_some_and(|first| first == "--bench") {
         return lifecycle::bench();
     }
     let cases: Vec<&Case> =
-        [identity::CASES, lifecycle::CASES, mounts::CASES].into_iter().flatten().collect();
+        [identity::CASES, lifecycle::CASES, mounts::CASES, probe::CASES].into_iter().flatten().collect();
     if arguments.iter().any(|argument| argument == "--list") {
         if !arguments.iter().any(|argument| argument == "--ignored") {
             cases.iter().for_each(|case| println!("{}: test", case.name));
