@@ -1,1 +1,110 @@
-fn main() {}
+//! The binary: arguments, wiring, progress, errors, exit codes.
+
+mod args;
+mod bases;
+mod commands;
+mod failure;
+mod image;
+mod needs;
+mod options;
+mod progress;
+mod worker;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use args::{Cli, Command};
+use executor::sandbox::Spawner;
+use failure::{Class, Failure};
+use oci::Store;
+
+fn main() -> ExitCode {
+    let cli = args::parse(std::env::args_os());
+    // A panic is a bug: it must not look like a failed step, nor end in half a terminal line.
+    let ended = std::panic::catch_unwind(|| run(cli));
+    match ended {
+        Ok(Ok(code)) => ExitCode::from(code),
+        Ok(Err(failure)) => report(&failure),
+        Err(_) => report(&Failure::new(
+            Class::Internal,
+            &["internal error", "", "xbuild panicked, see above", "please report it with the Dockerfile that caused it"],
+        )),
+    }
+}
+
+fn report(failure: &Failure) -> ExitCode {
+    use std::io::Write as _;
+    let mut err = std::io::stderr().lock();
+    let separator = if failure.detail.is_empty() || failure.detail.ends_with('\n') { "" } else { "\n" };
+    // Nobody may be reading any more; the exit code says the same.
+    let _ = write!(err, "{}{separator}error: {failure}\n", failure.detail);
+    ExitCode::from(failure.class.code())
+}
+
+fn run(cli: Cli) -> Result<u8, Failure> {
+    let root = cli.root;
+    match cli.command {
+        Command::Build(args) => commands::build::run(options::BuildOptions::new(*args)?, &root_directory(root)?),
+        Command::Run(args) => commands::run::run(&args, &root_directory(root)?),
+        Command::Images(args) => done(commands::images::run(open(root)?.layout(), &args)),
+        Command::Inspect(args) => done(commands::inspect::run(open(root)?.layout(), &args.image)),
+        Command::History(args) => done(commands::history::run(open(root)?.layout(), &args.image)),
+        Command::Tag(args) => done(commands::names::tag(open(root)?.layout(), &args)),
+        Command::Rmi(args) => done(commands::names::remove(open(root)?.layout(), &args)),
+        Command::Pull(args) => done(commands::transfer::pull(&args, open(root)?)),
+        Command::Push(args) => done(commands::transfer::push(&args, open(root)?)),
+        Command::Save(args) => done(commands::save::run(&args, &root_directory(root)?)),
+        Command::Completions { shell } => {
+            use clap::CommandFactory as _;
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "xbuild", &mut text);
+            done(commands::print(&String::from_utf8_lossy(&text)))
+        }
+        Command::Debug { table } => done(commands::debug::run(&table)),
+    }
+}
+
+fn done(result: Result<(), Failure>) -> Result<u8, Failure> {
+    result.map(|()| 0)
+}
+
+fn open(root: Option<PathBuf>) -> Result<Store, Failure> {
+    let store = Store::open(&root_directory(root)?)?;
+    // What killed builds left is removed by whichever command comes next.
+    store.sweep()?;
+    Ok(store)
+}
+
+/// Returns where the store is: the flag, the variable, or the user's place for data.
+fn root_directory(flag: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    let variable = |name: &str| options::variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(root) = flag.or_else(|| variable("XBUILD_ROOT")) {
+        return Ok(root);
+    }
+    if rustix::process::geteuid().is_root() {
+        return Ok(PathBuf::from("/var/lib/xbuild"));
+    }
+    let data = variable("XDG_DATA_HOME").or_else(|| variable("HOME").map(|home| home.join(".local/share")));
+    data.map(|data| data.join("xbuild")).ok_or_else(|| {
+        Failure::new(Class::Usage, &["no place for the store", "", "neither HOME nor XDG_DATA_HOME is set", "give --root DIR"])
+    })
+}
+
+/// Starts the process that starts steps. Must be called before any thread exists.
+fn spawner() -> Result<Spawner, Failure> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Failure::new(
+            Class::Environment,
+            &["cannot isolate steps", "", "building without root is not supported yet", "run xbuild as root"],
+        ));
+    }
+    executor::sandbox::sweep();
+    Ok(Spawner::start()?)
+}
+
+/// Makes the runtime of a command that talks to registries or runs steps.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+        Failure::new(failure::io_class(&error, Class::Environment), &["cannot start threads", "", &error.to_string()])
+    })
+}
