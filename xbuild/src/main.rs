@@ -19,6 +19,8 @@ use failure::{Class, Failure};
 use oci::Store;
 
 fn main() -> ExitCode {
+    // The spawner of steps is this program too; it must not get as far as arguments.
+    executor::sandbox::reenter();
     let cli = args::parse(std::env::args_os());
     // A panic is a bug: it must not look like a failed step, nor end in half a terminal line.
     let ended = std::panic::catch_unwind(|| run(cli));
