@@ -160,6 +160,11 @@ impl LayerIndex {
         Some(ContentHash(hasher.finalize().into()))
     }
 
+    /// Returns the byte form of the index (see `index_file.rs`), for whoever replaces a file atomically.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        super::index_file::encode(self)
+    }
+
     /// Writes the index to a new or truncated file at `path`. Durability and renaming are the store's.
     ///
     /// # Errors

@@ -1,0 +1,329 @@
+//! Finding, packing, scanning and unpacking layers of one store in one flavour.
+
+use std::collections::BTreeMap;
+use std::fs::{DirBuilder, File};
+use std::io::{self, BufReader, Read};
+use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use oci::compress::{Decoder, Encoding};
+use oci::layer::{Entry, LayerIndex, Limits, Resolved, Scan, TarError};
+use oci::media_type::Types;
+use oci::pack::{Content, Item, PackError};
+use oci::store::Store;
+use oci::{Descriptor, DiffId};
+
+use super::{Flavour, LayerId};
+use crate::tree::open_root;
+use crate::unpack::{self, LeftOut, UnpackError};
+
+/// The layers of a store. Cheap to clone; indexes that were read stay in memory.
+#[derive(Debug, Clone)]
+pub struct LayerStore {
+    store: Store,
+    flavour: Flavour,
+    indexes: Arc<Mutex<BTreeMap<String, Arc<LayerIndex>>>>,
+}
+
+/// A layer that was packed into the store's images.
+#[derive(Debug, Clone)]
+pub struct PackedLayer {
+    /// sha256 of the tar.
+    pub diff_id: DiffId,
+    /// The blob.
+    pub descriptor: Descriptor,
+    /// Its entries, with hashes.
+    pub index: Arc<LayerIndex>,
+}
+
+/// What went wrong with a layer.
+#[derive(Debug, thiserror::Error)]
+pub enum LayerError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] oci::error::Error),
+    /// Packing.
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    /// An upper directory.
+    #[error(transparent)]
+    Diff(#[from] crate::diff::DiffError),
+    /// A blob's archive.
+    #[error("read layer blob {blob}")]
+    Archive {
+        /// Its digest.
+        blob: String,
+        /// Why.
+        source: TarError,
+    },
+    /// Unpacking.
+    #[error("unpack layer {layer}")]
+    Unpack {
+        /// Its name in the store.
+        layer: String,
+        /// Why.
+        source: UnpackError,
+    },
+    /// A directory of the store.
+    #[error("{action} {}", .path.display())]
+    Io {
+        /// The verb.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+type Result<T> = std::result::Result<T, LayerError>;
+
+impl LayerStore {
+    /// Looks at the layers of `store` in one flavour.
+    pub fn new(store: Store, flavour: Flavour) -> Self {
+        Self { store, flavour, indexes: Arc::default() }
+    }
+
+    /// Returns the store.
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Returns the flavour of the unpacked directories.
+    pub const fn flavour(&self) -> Flavour {
+        self.flavour
+    }
+
+    /// Returns the root of an unpacked layer, `None` where it is not unpacked in this flavour.
+    ///
+    /// # Errors
+    /// [`LayerError::Store`].
+    pub fn path(&self, id: LayerId) -> Result<Option<PathBuf>> {
+        Ok(self.store.layer(self.flavour.name(), &id.name())?.map(|layer| layer.join("fs")))
+    }
+
+    /// Returns whether a layer is unpacked in this flavour.
+    ///
+    /// # Errors
+    /// [`LayerError::Store`].
+    pub fn has_unpacked(&self, id: LayerId) -> Result<bool> {
+        Ok(self.path(id)?.is_some())
+    }
+
+    /// Returns a layer's index, `None` where there is none or it is damaged.
+    pub fn index(&self, id: LayerId) -> Option<Arc<LayerIndex>> {
+        let name = id.name();
+        if let Some(index) = self.indexes.lock().unwrap_or_else(PoisonError::into_inner).get(&name) {
+            return Some(Arc::clone(index));
+        }
+        // Damage is a miss: the index can be made again from blob or directory.
+        let index = Arc::new(LayerIndex::read(&self.index_path(id)).ok()?);
+        self.remember(name, &index);
+        Some(index)
+    }
+
+    /// Keeps a layer's index.
+    ///
+    /// # Errors
+    /// [`LayerError::Store`].
+    pub fn put_index(&self, id: LayerId, index: &Arc<LayerIndex>) -> Result<()> {
+        self.store.replace(&self.index_path(id), &index.to_bytes())?;
+        self.remember(id.name(), index);
+        Ok(())
+    }
+
+    fn remember(&self, name: String, index: &Arc<LayerIndex>) {
+        self.indexes.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Arc::clone(index));
+    }
+
+    fn index_path(&self, id: LayerId) -> PathBuf {
+        self.store.root().join("index").join(id.name())
+    }
+
+    /// Packs `items`, sorted by path, into a blob of the store, and keeps index and packed record. Blocking.
+    ///
+    /// # Errors
+    /// [`LayerError::Pack`], [`LayerError::Store`].
+    pub fn pack(&self, items: impl IntoIterator<Item = Item>, encoding: Encoding) -> Result<PackedLayer> {
+        let writer = self.store.layout().writer()?;
+        let packed = oci::pack::pack(items.into_iter().map(Ok::<_, PackError>), encoding, writer)?;
+        let media_type = Types::Oci.layer(encoding.compression());
+        let descriptor = packed.output.finish()?.descriptor(media_type);
+        let index = Arc::new(packed.index);
+        self.put_index(packed.diff_id.into(), &index)?;
+        self.store.set_packed(&packed.diff_id, &encoding.to_string(), &descriptor)?;
+        Ok(PackedLayer { diff_id: packed.diff_id, descriptor, index })
+    }
+
+    /// Returns the blob that a layer is packed as in `encoding`.
+    ///
+    /// # Errors
+    /// [`LayerError::Store`].
+    pub fn packed(&self, diff_id: &DiffId, encoding: Encoding) -> Result<Option<Descriptor>> {
+        Ok(self.store.packed(diff_id, &encoding.to_string())?)
+    }
+
+    /// Opens a blob of the store decompressed and verified: reading it to the end fails where its digest is wrong.
+    ///
+    /// # Errors
+    /// [`LayerError::Store`], [`LayerError::Archive`].
+    pub fn open_tar(&self, descriptor: &Descriptor) -> Result<impl Read + use<>> {
+        let verified = self.store.layout().open_verified(descriptor)?;
+        let decoder = Decoder::new(BufReader::with_capacity(128 * 1024, verified));
+        let (decoder, _) = decoder.map_err(|error| archive(descriptor, error.into()))?;
+        Ok(decoder)
+    }
+
+    /// Reads a blob of the store and hashes what is in it. Blocking.
+    ///
+    /// # Errors
+    /// [`LayerError::Store`], [`LayerError::Archive`].
+    pub fn scan_blob(&self, descriptor: &Descriptor) -> Result<Scan> {
+        let tar = self.open_tar(descriptor)?;
+        oci::layer::scan(tar, Limits::default()).map_err(|source| archive(descriptor, source))
+    }
+
+    /// Unpacks a blob of the store that was scanned and resolved. `below` opens files of the layers below.
+    /// Blocking. Where another process was faster, its directory is the result.
+    ///
+    /// # Errors
+    /// [`LayerError::Store`], [`LayerError::Unpack`].
+    pub fn unpack_blob(
+        &self,
+        id: LayerId,
+        resolved: &Resolved,
+        descriptor: &Descriptor,
+        below: &mut dyn FnMut(usize, &Path) -> io::Result<File>,
+    ) -> Result<(PathBuf, Vec<LeftOut>)> {
+        let tar = self.open_tar(descriptor)?;
+        self.unpack_into(id, |root| {
+            unpack::unpack_archive(root, resolved, tar, Limits::default(), self.flavour, below)
+        })
+    }
+
+    /// Unpacks a layer from its index, such as that of a planned COPY; `content` has the bytes of each file.
+    /// Blocking.
+    ///
+    /// # Errors
+    /// [`LayerError::Store`], [`LayerError::Unpack`].
+    pub fn unpack_index(
+        &self,
+        id: LayerId,
+        index: &LayerIndex,
+        content: &mut dyn FnMut(&Entry) -> io::Result<Content>,
+    ) -> Result<(PathBuf, Vec<LeftOut>)> {
+        self.unpack_into(id, |root| unpack::unpack_index(root, index, self.flavour, content))
+    }
+
+    fn unpack_into(
+        &self,
+        id: LayerId,
+        unpack: impl FnOnce(std::os::fd::BorrowedFd<'_>) -> std::result::Result<Vec<LeftOut>, UnpackError>,
+    ) -> Result<(PathBuf, Vec<LeftOut>)> {
+        if let Some(path) = self.path(id)? {
+            return Ok((path, Vec::new()));
+        }
+        let staging = self.store.staging()?;
+        let layer = staging.path().join("layer");
+        let root = layer.join("fs");
+        DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(io_error("create", &root))?;
+        let handle = open_root(&root).map_err(io_error("open", &root))?;
+        let left_out =
+            unpack(handle.as_fd()).map_err(|source| LayerError::Unpack { layer: id.name(), source })?;
+        let placed = self.store.place_layer(&staging, &layer, self.flavour.name(), &id.name())?;
+        Ok((placed.join("fs"), left_out))
+    }
+
+    /// Publishes a directory with a finished `fs` inside, such as that of a RUN step, as the unpacked layer `id`.
+    ///
+    /// # Errors
+    /// [`LayerError::Store`].
+    pub fn publish(&self, staging: &oci::store::Staging, layer: &Path, id: LayerId) -> Result<PathBuf> {
+        let placed = self.store.place_layer(staging, layer, self.flavour.name(), &id.name())?;
+        Ok(placed.join("fs"))
+    }
+}
+
+fn archive(descriptor: &Descriptor, source: TarError) -> LayerError {
+    LayerError::Archive { blob: descriptor.digest().to_string(), source }
+}
+
+fn io_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> LayerError + use<'a> {
+    move |source| LayerError::Io { action, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use oci::layer::Kind;
+
+    use super::*;
+
+    fn layers() -> (tempfile::TempDir, LayerStore) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        (dir, LayerStore::new(store, Flavour::Root))
+    }
+
+    fn items() -> Vec<Item> {
+        let file = Entry::plain("d/f", Kind::File { size: 5, content: None }, 0o644);
+        vec![
+            Item { entry: Entry::directory("d", 0o755), content: Content::None },
+            Item { entry: file, content: Content::Bytes(b"12345".to_vec()) },
+        ]
+    }
+
+    #[test]
+    fn a_layer_goes_through_all_residences() {
+        if !rustix::process::geteuid().is_root() {
+            println!("SKIP: needs root: owners");
+            return;
+        }
+        let (_dir, layers) = layers();
+        let packed = layers.pack(items(), Encoding::GZIP).unwrap();
+        let id = LayerId::from(packed.diff_id);
+        let found = layers.packed(&packed.diff_id, Encoding::GZIP).unwrap().unwrap();
+        assert_eq!(found.digest(), packed.descriptor.digest());
+        assert!(layers.packed(&packed.diff_id, Encoding::ZSTD).unwrap().is_none());
+        let scan = layers.scan_blob(&packed.descriptor).unwrap();
+        assert_eq!(scan.diff_id, packed.diff_id);
+        let resolved = oci::layer::resolve(&scan).unwrap();
+        assert_eq!(resolved.index, *packed.index);
+        assert!(!layers.has_unpacked(id).unwrap());
+        let below = &mut |_, _: &Path| Err(io::ErrorKind::NotFound.into());
+        let (path, left_out) = layers.unpack_blob(id, &resolved, &packed.descriptor, below).unwrap();
+        assert_eq!((std::fs::read(path.join("d/f")).unwrap(), left_out), (b"12345".to_vec(), vec![]));
+        assert_eq!(layers.path(id).unwrap(), Some(path.clone()));
+        let again = layers.unpack_index(id, &resolved.index, &mut |_| panic!("it is there already")).unwrap();
+        assert_eq!(again.0, path);
+        assert_eq!(std::fs::read_dir(layers.store().root().join("tmp")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn indexes_outlive_the_process_and_damage_is_a_miss() {
+        let (_dir, layers) = layers();
+        let packed = layers.pack(items(), Encoding::None).unwrap();
+        let id = LayerId::from(packed.diff_id);
+        let other = LayerStore::new(layers.store().clone(), Flavour::Root);
+        assert_eq!(*other.index(id).unwrap(), *packed.index);
+        std::fs::write(layers.index_path(id), b"junk").unwrap();
+        assert!(other.index(id).is_some(), "still in memory");
+        assert!(LayerStore::new(layers.store().clone(), Flavour::Root).index(id).is_none());
+        assert!(layers.index(LayerId::Chain(packed.diff_id.bottom())).is_none(), "another identity");
+    }
+
+    #[test]
+    fn a_damaged_blob_is_noticed() {
+        let (_dir, layers) = layers();
+        let packed = layers.pack(items(), Encoding::None).unwrap();
+        let digest = packed.descriptor.digest().to_string().parse().unwrap();
+        let path = layers.store().layout().blob_path(&digest);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = bytes.iter().position(|byte| *byte == b'1').unwrap();
+        bytes[at + 512] ^= 1;
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        assert!(layers.scan_blob(&packed.descriptor).is_err());
+    }
+}
