@@ -75,7 +75,7 @@ pub enum ScanError {
         /// Why.
         source: io::Error,
     },
-    /// A symbolic link leads nowhere.
+    /// A path cannot be followed, such as through a loop of links.
     #[error("look up {:?} in the build context", .path.display().to_string())]
     Tree {
         /// As it was asked for.

@@ -179,15 +179,15 @@ const DELETION: &str = "has a name that starts with .wh., which means a deletion
 /// removed hides what the parent has in it.
 fn make_room(copier: &mut Copier<'_>, entry: &mut Entry) -> Result<(), CopyError> {
     let there = copier.target.get(&entry.path)?;
-    if let (Kind::Directory { opaque }, Some(there)) = (&mut entry.kind, &there) {
-        if let Kind::Directory { opaque: hidden } = there.kind {
-            *opaque = hidden;
-            // Attributes of the archive are added to those that are there (lsetxattr).
-            let mut xattrs = there.xattrs.clone();
-            xattrs.append(&mut entry.xattrs);
-            entry.xattrs = xattrs;
-            return Ok(());
-        }
+    if let (Kind::Directory { opaque }, Some(there)) = (&mut entry.kind, &there)
+        && let Kind::Directory { opaque: hidden } = there.kind
+    {
+        *opaque = hidden;
+        // Attributes of the archive are added to those that are there (lsetxattr).
+        let mut xattrs = there.xattrs.clone();
+        xattrs.append(&mut entry.xattrs);
+        entry.xattrs = xattrs;
+        return Ok(());
     }
     if there.is_some() {
         let was_directory = copier.target.remove(&entry.path)?;

@@ -13,7 +13,7 @@ use super::sources::{self, Match, Matching};
 use super::target::{Target, content};
 use super::{CopyError, CopyPlan, Flags, Options, Source, SourceKind, archive};
 use crate::owner::Ids;
-use crate::tree::{Inode, Last, Memory, Node};
+use crate::tree::{Inode, Last, Memory, Node, Tree as _};
 
 /// Mode of directories that a copy makes on its way.
 const NEW_DIRECTORY: u32 = 0o755;
@@ -99,10 +99,14 @@ impl<'a> Copier<'a> {
     }
 
     /// Copies a heredoc.
-    pub fn copy_inline(&mut self, tree: &Memory, name: &str) -> Result<(), CopyError> {
+    pub fn copy_inline(&mut self, tree: &Memory) -> Result<(), CopyError> {
         let source = Source { tree, kind: SourceKind::Context };
-        let matches = sources::matches(tree, name, Matching::Literal)?;
-        matches.paths.iter().try_for_each(|found| self.copy_file(source, found).map(drop))
+        let failed = |error| CopyError::Tree { path: PathBuf::new(), source: error };
+        for node in tree.children(Path::new("")).map_err(failed)? {
+            let path = node.entry.path.clone();
+            self.copy_file(source, &Match { real: path.clone(), path, node })?;
+        }
+        Ok(())
     }
 
     /// Ends the plan.

@@ -21,7 +21,7 @@ use oci::layer::{Entry, Kind, Limits, Mtime, TarError};
 use oci::pack;
 
 use crate::owner::{Ids, OwnerError, resolve_chown};
-use crate::tree::{Content, Empty, Memory, Tree, TreeError};
+use crate::tree::{Content, Empty, Memory, Tree, TreeError, nearest};
 use copier::Copier;
 pub use mkdir::plan as plan_workdir;
 use target::Target;
@@ -97,8 +97,13 @@ pub struct Planned {
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     /// A source is not there.
-    #[error("{:?} not found", shown(.0))]
-    NotFound(PathBuf),
+    #[error("{} not found{}", rooted(.path), did_you_mean(.nearest.as_deref()))]
+    NotFound {
+        /// Which, relative to its root.
+        path: PathBuf,
+        /// The most similar path that exists.
+        nearest: Option<PathBuf>,
+    },
     /// A directory cannot land where something else is.
     #[error("cannot copy to non-directory: {}", rooted(.0))]
     NotDirectory(PathBuf),
@@ -199,16 +204,25 @@ pub fn plan(
                     if *wildcards { sources::Matching::Wildcards } else { sources::Matching::Literal };
                 copier.copy(sources[*input], path, matching)?;
             }
-            CopySource::Inline(file) => copier.copy_inline(&inline_tree(file, options), &file.name)?,
+            CopySource::Inline(file) => copier.copy_inline(&inline_tree(file, options))?,
         }
     }
     Ok(copier.finish())
 }
 
+/// A tree of one file; a heredoc's name is no path.
 fn inline_tree(file: &InlineFile, options: &Options<'_>) -> Memory {
-    let mut entry = Entry::plain(&file.name, Kind::Fifo, file.mode);
+    let name = Path::new(&file.name).file_name().unwrap_or_default();
+    let mut entry = Entry::plain(name, Kind::Fifo, file.mode);
     entry.mtime = options.time_of_new();
     Memory::default().with_file(entry, &file.data)
+}
+
+impl CopyError {
+    fn not_found(tree: &dyn Tree, path: PathBuf) -> Self {
+        let nearest = nearest(tree, &path);
+        Self::NotFound { path, nearest }
+    }
 }
 
 impl Options<'_> {
@@ -254,8 +268,8 @@ fn rooted(path: &Path) -> String {
     format!("{:?}", Path::new("/").join(path).display().to_string())
 }
 
-fn shown(path: &Path) -> String {
-    Path::new("/").join(path).display().to_string()
+fn did_you_mean(nearest: Option<&Path>) -> String {
+    nearest.map_or_else(String::new, |nearest| format!("; did you mean {}?", rooted(nearest)))
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ pub fn parents(tree: &dyn Tree, pattern: &str, matching: Matching) -> Result<Mat
         for base in &matches.paths {
             let path = base.real.join(&wanted);
             let node = tree.lstat(&path).map_err(|source| CopyError::Tree { path: path.clone(), source })?;
-            node.ok_or(CopyError::NotFound(path))?;
+            node.ok_or_else(|| CopyError::not_found(tree, path))?;
         }
     }
     matches.wanted = (!wanted.is_empty()).then(|| ParentsPattern::compile(&wanted)).transpose()?;
@@ -81,11 +81,11 @@ pub fn parents(tree: &dyn Tree, pattern: &str, matching: Matching) -> Result<Mat
 fn follow(tree: &dyn Tree, path: PathBuf) -> Result<Match, CopyError> {
     let resolved = match resolve(tree, Path::new(&path), Last::Follow) {
         Ok(resolved) => resolved,
-        Err(TreeError::NotDirectory(_)) => return Err(CopyError::NotFound(path)),
+        Err(TreeError::NotDirectory(_)) => return Err(CopyError::not_found(tree, path)),
         Err(source) => return Err(CopyError::Tree { path, source }),
     };
     match resolved.node {
         Some(node) => Ok(Match { path, real: resolved.path, node }),
-        None => Err(CopyError::NotFound(path)),
+        None => Err(CopyError::not_found(tree, path)),
     }
 }

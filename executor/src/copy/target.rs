@@ -67,7 +67,9 @@ impl<'a> Target<'a> {
     /// must hold all names of a file.
     pub fn link(&mut self, first: &Path, path: &Path) -> Result<(), CopyError> {
         if !self.planned.contains_key(&key(first)) {
-            let entry = self.get(first)?.ok_or_else(|| CopyError::NotFound(first.to_owned()))?;
+            let entry = self
+                .get(first)?
+                .ok_or_else(|| CopyError::NotFound { path: first.to_owned(), nearest: None })?;
             let content = content(self.parent, &entry, first)?;
             self.put(entry, content)?;
         }
@@ -109,12 +111,8 @@ impl<'a> Target<'a> {
         let first = key(path);
         let mut end = first.to_vec();
         end.push(1); // above the separator, which is 0, and below every name
-        let below: Vec<_> = self
-            .planned
-            .range(first.clone()..end.into_boxed_slice())
-            .map(|(key, _)| key.clone())
-            .filter(|other| **other == *first || other.get(first.len()) == Some(&0))
-            .collect();
+        let range = self.planned.range(first..end.into_boxed_slice());
+        let below: Vec<_> = range.map(|(key, _)| key.clone()).collect();
         below.iter().for_each(|key| {
             self.planned.remove(key);
         });

@@ -30,41 +30,28 @@ impl Directory {
     pub const fn root(&self) -> &Arc<OwnedFd> {
         &self.root
     }
+}
 
-    /// Returns status and directory descriptor of `path`; `None` if it or a parent does not exist.
-    fn stat(&self, path: &Path) -> Result<Option<(Statx, OwnedFd)>, TreeError> {
-        let call = |call| move |source: io::Error| TreeError::Call { call, path: path.to_owned(), source };
-        let parent = path.parent().unwrap_or(Path::new(""));
-        let parent = match open_directory_beneath(&self.root, parent) {
-            Ok(parent) => parent,
-            Err(error) if is_absent(&error) => return Ok(None),
-            Err(error) => return Err(call("openat2")(error)),
-        };
-        match stat_at(&parent, path.file_name().unwrap_or(OsStr::new("."))) {
-            Ok(stat) => Ok(Some((stat, parent))),
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            Err(error) => Err(call("statx")(error.into())),
-        }
+/// Returns what an open directory has under the last name of `path`; `None` if it is not there.
+fn node_at(directory: impl AsFd, path: PathBuf) -> Result<Option<Node>, TreeError> {
+    let name = path.file_name().unwrap_or(OsStr::new("."));
+    let stat = match stat_at(&directory, name) {
+        Ok(stat) => stat,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        Err(errno) => return Err(TreeError::Call { call: "statx", path, source: errno.into() }),
+    };
+    let target = match FileType::from_raw_mode(stat.stx_mode.into()) {
+        FileType::Symlink => match read_link(&directory, name) {
+            Ok(target) => Some(target),
+            Err(source) => return Err(TreeError::Call { call: "readlinkat", path, source }),
+        },
+        _ => None,
+    };
+    let mut entry = entry_of(path, &stat);
+    if let (Some(entry), Some(target)) = (&mut entry, target) {
+        entry.kind = Kind::Symlink { target };
     }
-
-    fn node(&self, path: &Path) -> Result<Option<Node>, TreeError> {
-        let Some((stat, parent)) = self.stat(path)? else {
-            return Ok(None);
-        };
-        let mut entry = match entry_of(path.to_owned(), &stat) {
-            Some(entry) => entry,
-            None => return Ok(None),
-        };
-        if let Kind::Symlink { target } = &mut entry.kind {
-            let name = path.file_name().unwrap_or_default();
-            *target = read_link(&parent, name).map_err(|source| TreeError::Call {
-                call: "readlinkat",
-                path: path.to_owned(),
-                source,
-            })?;
-        }
-        Ok(Some(Node::new(entry)))
-    }
+    Ok(entry.map(Node::new))
 }
 
 /// Whether an error of opening says that there is nothing at the path: ELOOP is a symbolic link in the middle,
@@ -76,7 +63,12 @@ fn is_absent(error: &io::Error) -> bool {
 
 impl Tree for Directory {
     fn lstat(&self, path: &Path) -> Result<Option<Node>, TreeError> {
-        self.node(path)
+        let parent = path.parent().unwrap_or(Path::new(""));
+        match open_directory_beneath(&self.root, parent) {
+            Ok(parent) => node_at(parent, path.to_owned()),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(source) => Err(TreeError::Call { call: "openat2", path: path.to_owned(), source }),
+        }
     }
 
     fn children(&self, directory: &Path) -> Result<Vec<Node>, TreeError> {
@@ -90,7 +82,7 @@ impl Tree for Directory {
         let mut names = list(&open).map_err(call("getdents64"))?;
         names.sort_unstable_by(|left, right| left.0.cmp(&right.0));
         let paths = names.into_iter().map(|(name, _)| directory.join(OsStr::from_bytes(&name)));
-        paths.filter_map(|path| self.node(&path).transpose()).collect()
+        paths.filter_map(|path| node_at(&open, path).transpose()).collect()
     }
 
     fn content(&self, path: &Path) -> Result<Content, TreeError> {

@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use oci::layer::LayerIndex;
 use oci::layer::merged::{Found, MergedView};
-use oci::layer::{Entry, LayerIndex};
 
 use super::memory::{first_name, linked_names, node};
 use super::{Content, Node, Tree, TreeError};
@@ -86,7 +86,7 @@ impl Tree for Merged {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use oci::layer::{Kind, Mtime};
+    use oci::layer::{Entry, Kind, Mtime};
     use std::collections::BTreeMap;
 
     fn layer(entries: Vec<Entry>) -> Arc<LayerIndex> {

@@ -96,6 +96,12 @@ fn named_links_are_followed_and_keep_their_name() {
 fn missing_sources_are_errors_and_unmatched_wildcards_are_told() {
     check(&copy(&["none"], "/"), &["f"], &[], &["error: \"/none\" not found"]);
     check(&copy(&["f/x"], "/"), &["f"], &[], &["error: \"/f/x\" not found"]);
+    check(
+        &copy(&["Sub/f"], "/"),
+        &["sub/", "sub/f"],
+        &[],
+        &["error: \"/Sub/f\" not found; did you mean \"/sub/f\"?"],
+    );
     let plan = plan_of(&copy(&["*.none"], "/x/"), &tree(&["f"]), &Memory::default()).unwrap();
     assert!(plan.entries.is_empty());
     assert_eq!(plan.unmatched, ["*.none"]);
