@@ -249,12 +249,14 @@ pub(super) fn shown(url: &Url) -> String {
     super::error::clean(&format!("{}://{}{}", url.scheme(), host_of(url), url.path()))
 }
 
+type MakeProxy = fn(Url) -> reqwest::Result<Proxy>;
+
 fn proxies(settings: &Settings, endpoint: &Endpoint) -> Result<Vec<(Url, Proxy)>, Problem> {
     let environment = &settings.environment;
     let no_proxy = environment.no_proxy.as_deref().and_then(NoProxy::from_string);
     let mut proxies = Vec::new();
     // The first match wins, so the scheme's own come before the one for all.
-    let kinds: [(&Option<String>, fn(Url) -> reqwest::Result<Proxy>); 3] = [
+    let kinds: [(&Option<String>, MakeProxy); 3] = [
         (&environment.https_proxy, Proxy::https),
         (&environment.http_proxy, Proxy::http),
         (&environment.all_proxy, Proxy::all),

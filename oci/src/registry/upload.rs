@@ -49,7 +49,7 @@ enum Step {
     /// The session goes on.
     Continue(Session),
     /// The body was too large for something on the way.
-    TooLarge(Answer),
+    TooLarge(Box<Answer>),
     /// The session is gone.
     Lost(Problem),
     /// The registry may have some of the bytes.
@@ -314,7 +314,7 @@ impl Transfer<'_> {
 
     async fn refused(&self, answer: Answer) -> Result<Step, Problem> {
         match answer.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Ok(Step::TooLarge(answer)),
+            StatusCode::PAYLOAD_TOO_LARGE => Ok(Step::TooLarge(Box::new(answer))),
             StatusCode::NOT_FOUND | StatusCode::RANGE_NOT_SATISFIABLE => {
                 Ok(Step::Lost(answer.failure().await))
             }

@@ -1,4 +1,5 @@
 //! The registry client against real and scripted servers on loopback.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod attacks;
 mod auth;
@@ -8,4 +9,5 @@ mod proxy;
 mod real;
 mod server;
 mod sweep;
+mod tls;
 mod uploads;
