@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 
@@ -78,6 +78,7 @@ pub(super) fn mount(
     }
     append_lowers(context.as_fd(), &borrowed)?;
     if let Some(writes) = &overlay.writes {
+        adopt_root(borrowed[0], &writes.upper)?;
         for (key, path) in [("upperdir", &writes.upper), ("workdir", &writes.work)] {
             let fd = directory(path)?;
             set_directory(context.as_fd(), key, fd.as_fd())
@@ -102,6 +103,23 @@ pub(super) fn mount(
             .map_err(failed("fsconfig(overlay, userxattr)"))?;
     }
     finish(&context, "overlay", attributes)
+}
+
+/// The root of an overlay has its upper directory's attributes: those shall be the image's.
+fn adopt_root(lower: BorrowedFd<'_>, upper: &Path) -> Result<(), CallError> {
+    let call = || format!("attributes of {}", upper.display());
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(CWD, upper, flags, Mode::empty()).map_err(failed(call()))?;
+    let (root, own) =
+        (rustix::fs::fstat(lower).map_err(failed(call()))?, rustix::fs::fstat(&fd).map_err(failed(call()))?);
+    if (root.st_uid, root.st_gid) != (own.st_uid, own.st_gid) {
+        let (uid, gid) = (Uid::from_raw(root.st_uid), Gid::from_raw(root.st_gid));
+        rustix::fs::fchown(&fd, Some(uid), Some(gid)).map_err(failed(call()))?;
+    }
+    rustix::fs::fchmod(&fd, Mode::from_raw_mode(root.st_mode)).map_err(failed(call()))?;
+    let time = Timespec { tv_sec: root.st_mtime, tv_nsec: root.st_mtime_nsec as _ };
+    let times = Timestamps { last_access: time, last_modification: time };
+    rustix::fs::futimens(&fd, &times).map_err(failed(call()))
 }
 
 /// Creates the file system of a context and mounts it, detached.

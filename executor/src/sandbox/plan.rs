@@ -456,3 +456,104 @@ fn checked_target(target: &Path) -> Result<Target, SandboxError> {
     }
     Ok(Target::Image { path: clean })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::spec::*;
+    use super::super::wire::Wire;
+    use super::*;
+
+    fn spec(mounts: Vec<StepMount>) -> StepSpec {
+        StepSpec {
+            rootfs: Overlay { lowers: vec![PathBuf::from("/l")], writes: None },
+            args: vec!["true".into()],
+            env: Vec::new(),
+            cwd: PathBuf::from("/"),
+            user: User::default(),
+            hostname: "step".to_owned(),
+            mounts,
+            pipes: Vec::new(),
+            etc: EtcFiles::default(),
+            host_ca: None,
+            network: StepNetwork::None,
+            security: Security::Sandbox,
+            privileges: Privileges::MayGrow,
+            limits: Limits::default(),
+            ulimits: Vec::new(),
+        }
+    }
+
+    fn tmpfs_at(target: &str) -> StepMount {
+        let source = MountSource::Tmpfs { size: Some(4096), mode: 0o1777 };
+        StepMount { target: PathBuf::from(target), source, access: Access::ReadWrite }
+    }
+
+    fn plan(spec: &StepSpec) -> Vec<MountCall> {
+        plan_mounts(spec, DeviceControl::Group).expect("the spec is fine")
+    }
+
+    #[test]
+    fn the_root_comes_first_and_every_kernel_file_system_is_hardened() {
+        let calls = plan(&spec(Vec::new()));
+        assert!(matches!(calls[0], MountCall::Root { attributes: Attributes::NONE, .. }));
+        for call in &calls {
+            if let MountCall::Fresh { filesystem, attributes, .. } = call {
+                assert_ne!(attributes.bits & Attributes::NO_SUID.bits, 0, "{filesystem} without nosuid");
+            }
+        }
+        assert_eq!(calls.iter().filter(|call| matches!(call, MountCall::Root { .. })).count(), 1);
+    }
+
+    #[test]
+    fn rt_22_without_a_device_group_the_root_holds_no_devices() {
+        let calls = plan_mounts(&spec(Vec::new()), DeviceControl::None).expect("the spec is fine");
+        assert!(matches!(calls[0], MountCall::Root { attributes: Attributes::NO_DEVICES, .. }));
+    }
+
+    #[test]
+    fn rt_28_masks_are_dockers_and_only_an_insecure_step_lacks_them() {
+        let covered = |calls: &[MountCall]| {
+            let is_cover =
+                |call: &&MountCall| matches!(call, MountCall::Mask { .. } | MountCall::ReadOnly { .. });
+            calls.iter().filter(is_cover).count()
+        };
+        let mut step = spec(Vec::new());
+        assert_eq!(covered(&plan(&step)), MASKED.len() + READ_ONLY.len());
+        assert_eq!((MASKED.len(), READ_ONLY.len()), (12, 5));
+        step.security = Security::Insecure;
+        assert_eq!(covered(&plan(&step)), 0);
+    }
+
+    #[test]
+    fn rt_07_reserved_targets_are_refused_before_anything_runs() {
+        for target in ["/proc", "/proc/1", "/sys", "/dev/null", "/dev", "/", "/a/../dev", "/dev/shm/../null"]
+        {
+            let refused = plan_mounts(&spec(vec![tmpfs_at(target)]), DeviceControl::Group);
+            assert!(matches!(refused, Err(SandboxError::ForbiddenTarget { .. })), "{target}: {refused:?}");
+        }
+        for target in ["/dev/shm", "/dev/shm/x", "/devices", "/process", "/a/../b", "/system"] {
+            assert!(plan_mounts(&spec(vec![tmpfs_at(target)]), DeviceControl::Group).is_ok(), "{target}");
+        }
+    }
+
+    #[test]
+    fn mt_12_a_tmpfs_never_takes_options_from_text() {
+        let calls = plan(&spec(vec![tmpfs_at("/a,size=1T")]));
+        let Some(MountCall::Fresh { options, target, .. }) = calls.last() else { panic!("{calls:?}") };
+        assert_eq!(
+            options,
+            &[("mode".to_owned(), "1777".to_owned()), ("size".to_owned(), "4096".to_owned())]
+        );
+        assert_eq!(target, &Target::Image { path: PathBuf::from("/a,size=1T") });
+    }
+
+    #[test]
+    fn plans_survive_the_wire() {
+        let mut step = spec(vec![tmpfs_at("/a")]);
+        step.etc.hosts = Some("hosts".to_owned());
+        step.host_ca = Some(PathBuf::from("/ca"));
+        step.pipes.push(PipeFile { name: "EOF".to_owned(), data: vec![1, 2], mode: 0o755 });
+        let calls = plan(&step);
+        assert_eq!(Vec::<MountCall>::decode(&calls.encode()), Some(calls));
+    }
+}

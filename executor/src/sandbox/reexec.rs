@@ -41,8 +41,12 @@ pub fn reenter() {
 /// Returns a handle on this program that grants no way to change it. Called in the mount namespace it was started in.
 pub(super) fn program() -> Result<OwnedFd, SandboxError> {
     const PATH: &str = "/proc/self/exe";
-    let exe = rustix::fs::openat(CWD, PATH, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).named(|| format!("open({PATH})"))?;
-    match overlayfs::clone_tree(&exe, Attributes::READ_ONLY.and(Attributes::NO_SUID).and(Attributes::NO_DEVICES)) {
+    let exe = rustix::fs::openat(CWD, PATH, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .named(|| format!("open({PATH})"))?;
+    match overlayfs::clone_tree(
+        &exe,
+        Attributes::READ_ONLY.and(Attributes::NO_SUID).and(Attributes::NO_DEVICES),
+    ) {
         Ok(program) => Ok(program),
         // Its mount belongs to another namespace, or there is none: a program in memory.
         Err(_) => sealed_copy(PATH),
@@ -51,7 +55,8 @@ pub(super) fn program() -> Result<OwnedFd, SandboxError> {
 
 fn sealed_copy(path: &str) -> Result<OwnedFd, SandboxError> {
     let call = || format!("copying {path} into memory");
-    let copy = rustix::fs::memfd_create("xbuild", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).named(call)?;
+    let copy =
+        rustix::fs::memfd_create("xbuild", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).named(call)?;
     let mut source = std::fs::File::open(path).named(call)?;
     let mut target = std::fs::File::from(copy);
     std::io::copy(&mut source, &mut target).named(call)?;

@@ -205,7 +205,7 @@ fn make_stub(
 }
 
 fn modified(stat: &Stat) -> Timespec {
-    Timespec { tv_sec: stat.st_mtime as i64, tv_nsec: stat.st_mtime_nsec as i64 }
+    Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as i64 }
 }
 
 impl Stub {

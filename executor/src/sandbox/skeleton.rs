@@ -24,7 +24,8 @@ pub fn make_skeleton(directory: &Path) -> Result<(), SandboxError> {
     for name in ["hosts", "resolv.conf", "hostname"] {
         let path = directory.join("etc").join(name);
         let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(CWD, &path, flags, Mode::from_raw_mode(0o644)).named(|| format!("create({})", path.display()))?;
+        rustix::fs::openat(CWD, &path, flags, Mode::from_raw_mode(0o644))
+            .named(|| format!("create({})", path.display()))?;
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use crate::fixture::{Image, Outcome, run, shell, tree};
 
 cases! {
     writes_land_in_the_upper_directory_only,
+    the_root_directory_keeps_the_images_attributes,
     etc_files_are_bound_and_leave_no_trace,
     nothing_of_the_host_is_mounted,
     a_skeleton_spares_the_upper_directory,
@@ -75,6 +76,15 @@ fn writes_land_in_the_upper_directory_only(spawner: &Spawner) {
     );
     assert_eq!(fs::metadata(outcome.upper.join("etc/passwd")).expect("it was copied up").uid(), 1000);
     assert_eq!(fs::metadata(outcome.upper.join("new")).expect("it was made").nlink(), 2);
+}
+
+fn the_root_directory_keeps_the_images_attributes(spawner: &Spawner) {
+    let image = Image::new();
+    fs::set_permissions(&image.lower, fs::Permissions::from_mode(0o555)).expect("mode can be set");
+    std::os::unix::fs::chown(&image.lower, Some(7), Some(8)).expect("owner can be set");
+    let time = fs::metadata(&image.lower).expect("it exists").mtime();
+    let outcome = run(spawner, image.shell("stat -c '%a %u %g %Y' /"));
+    assert_eq!(outcome.success(), format!("555 7 8 {time}\n"));
 }
 
 fn etc_files_are_bound_and_leave_no_trace(spawner: &Spawner) {

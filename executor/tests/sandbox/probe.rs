@@ -137,7 +137,8 @@ fn rt_24_26_27_dangerous_calls_are_refused_in_every_abi(spawner: &Spawner) {
     let output = output(spawner, &image, &["/probe", "--probe"]);
     let allowed = ["x86_64 socket-unix", "x86_64 personality-query", "i386 getpid"];
     let missing = ["x86_64 clone3", "i386 clone3", "x86_64 unknown", "x32 getpid"];
-    let calls = output.lines().filter(|line| ["x86_64 ", "i386 ", "x32 "].iter().any(|abi| line.starts_with(abi)));
+    let calls =
+        output.lines().filter(|line| ["x86_64 ", "i386 ", "x32 "].iter().any(|abi| line.starts_with(abi)));
     let mut count = 0;
     for line in calls {
         let (call, code) = line.rsplit_once(' ').expect("a call and a number");
