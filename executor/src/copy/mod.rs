@@ -155,6 +155,15 @@ pub enum CopyError {
         /// Why.
         source: TreeError,
     },
+    /// A file of the parent, which the layer must hold because a member of an archive is a link to it, cannot
+    /// be read.
+    #[error("bring {} of the image along", rooted(.path))]
+    Parent {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: TreeError,
+    },
     /// A file could not be read.
     #[error("read {:?}", .path.display().to_string())]
     Read {
@@ -177,6 +186,15 @@ pub enum CopyError {
     /// `--exclude` or a `--parents` source is no valid pattern.
     #[error(transparent)]
     Exclude(#[from] IgnoreError),
+}
+
+/// A layer whose unpacked directory a plan needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MissingLayer {
+    /// A layer of the stage or image that is copied from, 0 is the lowest.
+    Source(usize),
+    /// A layer of the parent.
+    Parent(usize),
 }
 
 /// Plans the layer of a COPY or ADD on `parent`; `sources` are the step's inputs in order.
@@ -219,6 +237,32 @@ fn inline_tree(file: &InlineFile, options: &Options<'_>) -> Memory {
 }
 
 impl CopyError {
+    /// Returns the layer that has to be unpacked before the plan can be made: it is worth another try then.
+    pub const fn missing_layer(&self) -> Option<MissingLayer> {
+        match self {
+            Self::Tree { source: TreeError::NotUnpacked { layer, .. }, .. } => {
+                Some(MissingLayer::Source(*layer))
+            }
+            Self::Parent { source: TreeError::NotUnpacked { layer, .. }, .. }
+            | Self::Owner(OwnerError::Tree { source: TreeError::NotUnpacked { layer, .. }, .. }) => {
+                Some(MissingLayer::Parent(*layer))
+            }
+            Self::NotFound { .. }
+            | Self::NotDirectory(_)
+            | Self::IsDirectory(_)
+            | Self::SeveralToFile { .. }
+            | Self::Archive { .. }
+            | Self::Member { .. }
+            | Self::Spool { .. }
+            | Self::Tree { .. }
+            | Self::Parent { .. }
+            | Self::Read { .. }
+            | Self::Owner(_)
+            | Self::Pattern { .. }
+            | Self::Exclude(_) => None,
+        }
+    }
+
     fn not_found(tree: &dyn Tree, path: PathBuf) -> Self {
         let nearest = nearest(tree, &path);
         Self::NotFound { path, nearest }

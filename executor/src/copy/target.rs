@@ -70,7 +70,10 @@ impl<'a> Target<'a> {
             let entry = self
                 .get(first)?
                 .ok_or_else(|| CopyError::NotFound { path: first.to_owned(), nearest: None })?;
-            let content = content(self.parent, &entry, first)?;
+            let content = content(self.parent, &entry, first).map_err(|error| match error {
+                CopyError::Tree { path, source } => CopyError::Parent { path, source },
+                other => other,
+            })?;
             self.put(entry, content)?;
         }
         let groups = self.groups;

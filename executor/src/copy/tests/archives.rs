@@ -223,6 +223,28 @@ fn hard_links_to_files_of_the_image_bring_them_along() {
 }
 
 #[test]
+fn a_file_of_a_packed_layer_is_asked_for() {
+    let index = |paths: &[&str]| {
+        let entries = paths.iter().map(|path| parse(path).0).map(|mut entry| {
+            if let Kind::File { size, .. } = &mut entry.kind {
+                *size = 1;
+            }
+            entry
+        });
+        Arc::new(oci::layer::LayerIndex::new(entries.collect(), Default::default()).unwrap())
+    };
+    let parent = crate::tree::Merged::of_indexes([index(&["x"]), index(&["f"])]);
+    let archive = source(&[("t.tar", &tar(&["g = f"]))]);
+    let staging = tempfile::tempdir().unwrap();
+    let context = Source { tree: &archive, kind: SourceKind::Context };
+    let error = plan(&add(&["t.tar"], "/"), &[context], &parent, &options(staging.path())).unwrap_err();
+    assert_eq!(error.missing_layer(), Some(MissingLayer::Parent(1)), "{error}");
+    let stage = Source { tree: &parent, kind: SourceKind::Rootfs };
+    let error = plan(&copy(&["x"], "/y"), &[stage], &tree(&[]), &options(staging.path())).unwrap_err();
+    assert_eq!(error.missing_layer(), Some(MissingLayer::Source(0)), "{error}");
+}
+
+#[test]
 fn tar_49_devices_are_refused_unless_allowed() {
     let refused = "error: unpack \"t.tar\": member \"null\" is a device, which ADD refuses; pass --allow-devices to make it";
     check_add(&add(&["t.tar"], "/"), &["null device"], &[], &[refused]);
