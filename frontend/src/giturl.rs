@@ -105,6 +105,11 @@ pub fn is_http(text: &str) -> bool {
     http && matches!(parse(text), Ok(None))
 }
 
+/// Resolves percent escapes of a URL's part; `None` if they are malformed.
+pub fn decode(text: &str) -> Option<String> {
+    unescape(text, Plus::Kept).ok()
+}
+
 type Found<'a> = (GitReference, &'a str, &'a str);
 
 /// Splits into what stands before the query, the query, and the fragment.

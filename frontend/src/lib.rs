@@ -10,11 +10,15 @@ pub mod graph;
 mod heredoc;
 pub mod instruction;
 mod lines;
+pub mod lower;
 mod parse;
+pub mod render;
 mod source;
+pub mod stage;
 pub mod suggest;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use file::{Check, Directives, File, Position};
+pub use lower::{Known, Lowered, Need, Options, lower};
 pub use parse::mount::{Expander, MountError};
 pub use parse::{parse, parse_trigger};
