@@ -8,6 +8,7 @@
 mod cgroup;
 mod error;
 mod init;
+mod mount_call;
 mod overlayfs;
 mod plan;
 mod process;
@@ -26,7 +27,8 @@ mod wire;
 
 pub use cgroup::sweep;
 pub use error::{SandboxError, StepFailure};
-pub use plan::{Attributes, CA_FILE, CA_VARIABLES, DeviceControl, MountCall, Source, Target, plan_mounts};
+pub use mount_call::{Attributes, DeviceControl, MountCall, Source, Target};
+pub use plan::{CA_FILE, CA_VARIABLES, plan_mounts};
 pub use reexec::reenter;
 pub use skeleton::make_skeleton;
 pub use spawner::Spawner;

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 
 use super::error::{SandboxError, StepFailure};
-use super::plan::Attributes;
+use super::mount_call::Attributes;
 use super::spec::Overlay;
 
 /// A failed call with its arguments, before it is known whether the builder or an init made it.

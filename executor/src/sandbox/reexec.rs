@@ -13,8 +13,8 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 use super::error::{Named, SandboxError};
+use super::mount_call::Attributes;
 use super::overlayfs;
-use super::plan::Attributes;
 use super::spawner;
 use super::sys;
 

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::error::StepFailure;
-use super::plan::MountCall;
+use super::mount_call::MountCall;
 use super::spec::Usage;
 use super::wire::{wire_enum, wire_struct};
 

@@ -12,8 +12,8 @@ use rustix::io::Errno;
 use rustix::mount::{FsOpenFlags, MoveMountFlags, UnmountFlags};
 
 use super::error::{Setup, StepFailure};
+use super::mount_call::{Attributes, MountCall, Source, Target};
 use super::overlayfs::{self, XattrClass};
-use super::plan::{Attributes, MountCall, Source, Target};
 use super::resolve::{self, Kind, Stub, Walk, WalkError};
 use super::spec::{MemoryFile, Overlay};
 use super::sys;

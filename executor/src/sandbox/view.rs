@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags};
 
 use super::error::{Named, SandboxError};
+use super::mount_call::Attributes;
 use super::overlayfs::{self, XattrClass};
-use super::plan::Attributes;
 use super::spec::Overlay;
 
 /// A tree that exists while this value lives.

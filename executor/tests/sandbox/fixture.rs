@@ -54,7 +54,9 @@ impl Outcome {
 impl Image {
     /// A root with busybox and its applets, /etc/passwd and /etc/group.
     pub fn new() -> Image {
-        let scratch = tempfile::tempdir().expect("a scratch directory can be made");
+        // In memory: hundreds of links per image take seconds on a busy disk. Builds through the binary use a disk.
+        let scratch = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        let scratch = scratch.expect("a scratch directory can be made");
         let lower = scratch.path().join("lower");
         for directory in ["bin", "etc", "tmp", "root", "home/user", "proc", "sys", "dev", "run", "var"] {
             fs::create_dir_all(lower.join(directory)).expect("the image can be made");

@@ -20,6 +20,8 @@ cases! {
     exec_failures_are_distinct,
     try_wait_does_not_block,
     kill_9_of_the_builder_leaves_nothing,
+    rt_02_descriptors_of_the_caller_reach_no_step,
+    the_death_of_the_spawner_is_told_and_takes_its_steps_along,
 }
 
 fn output_and_exit_codes_are_told(spawner: &Spawner) {
@@ -172,8 +174,70 @@ fn time(spawner: &Spawner, what: &str, steps: Vec<StepSpec>) {
     println!("{what}: fastest {:?}, median {:?}", times[0], times[20]);
 }
 
-/// The process that is killed in [`kill_9_of_the_builder_leaves_nothing`]: starts a step and waits for it.
-pub fn child() {
+/// Processes that the cases below start, because each needs one that has no thread yet.
+pub fn child(case: &str) {
+    match case {
+        "killed" => killed(),
+        "descriptors" => descriptors(),
+        "spawner" => spawner_dies(),
+        other => panic!("no child case {other}"),
+    }
+}
+
+fn in_child(case: &str) -> std::process::Command {
+    let mut command = std::process::Command::new("/proc/self/exe");
+    command.args(["--child", case]).stdout(std::process::Stdio::piped());
+    command
+}
+
+fn output_of(case: &str) -> String {
+    let output = in_child(case).output().expect("the test program runs");
+    assert!(output.status.success(), "{case}: {output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Leaves directories of the host open for its children, then runs a step.
+fn descriptors() {
+    let root = std::fs::File::open("/").expect("it can be opened");
+    for number in 0..20 {
+        let open = rustix::io::dup(&root).expect("descriptors are left");
+        assert!(
+            number < 20
+                && !rustix::io::fcntl_getfd(&open)
+                    .expect("it is open")
+                    .contains(rustix::io::FdFlags::CLOEXEC)
+        );
+        std::mem::forget(open);
+    }
+    let spawner = Spawner::start().expect("the parent could");
+    print!("{}", shell(&spawner, "ls /proc/self/fd | tr '\\n' ' '").success());
+}
+
+fn rt_02_descriptors_of_the_caller_reach_no_step(_: &Spawner) {
+    assert_eq!(output_of("descriptors"), "0 1 2 3 ");
+}
+
+fn spawner_dies() {
+    let spawner = Spawner::start().expect("the parent could");
+    let image = Image::new();
+    let (step, mut reader) = start(&spawner, &image.shell("echo up; sleep 1000"));
+    std::io::Read::read_exact(&mut reader, &mut [0; 3]).expect("the step says up");
+    for child in children(std::process::id()) {
+        let child = rustix::process::Pid::from_raw(child as i32).expect("it is positive");
+        rustix::process::kill_process(child, rustix::process::Signal::KILL).expect("it lives");
+    }
+    println!("{}", step.expect("the step starts").wait().expect_err("nobody can tell how it ended"));
+    read_all(reader); // ends only when every process of the step is gone
+    let (again, _) = start(&spawner, &image.shell("true"));
+    println!("{}", again.expect_err("nobody is there to start it"));
+}
+
+fn the_death_of_the_spawner_is_told_and_takes_its_steps_along(_: &Spawner) {
+    let told = output_of("spawner");
+    assert_eq!(told.matches("the process that starts steps has died").count(), 2, "{told}");
+}
+
+fn killed() {
     let spawner = Spawner::start().expect("the parent could");
     let image = Image::new();
     println!("{}", image.scratch.path().display());
@@ -185,9 +249,7 @@ pub fn child() {
 }
 
 fn kill_9_of_the_builder_leaves_nothing(_: &Spawner) {
-    let mut command = std::process::Command::new("/proc/self/exe");
-    command.arg("--child").stdout(std::process::Stdio::piped());
-    let mut builder = command.spawn().expect("the test program runs");
+    let mut builder = in_child("killed").spawn().expect("the test program runs");
     let mut lines =
         std::io::BufRead::lines(std::io::BufReader::new(builder.stdout.take().expect("it is piped")));
     let scratch = lines.next().expect("a line").expect("text");

@@ -33,7 +33,7 @@ fn main() {
     // Children of a case that need a process without threads come back as this program.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|first| first == "--child") {
-        return lifecycle::child();
+        return lifecycle::child(arguments.get(1).map_or("", String::as_str));
     }
     if arguments.first().is_some_and(|first| first == "--probe") {
         return probe::inside();

@@ -22,6 +22,7 @@ cases! {
     rt_07_mounts_on_the_sandboxs_file_systems_are_refused,
     rt_08_and_10_links_instead_of_standard_directories_are_refused,
     rt_10_links_of_etc_stay_inside,
+    rt_11_a_racing_cache_leads_no_mount_out,
     rt_23_and_28_masked_and_read_only_paths,
     rt_24_handles_cannot_be_opened,
     devices_and_links_of_dev,
@@ -263,6 +264,41 @@ fn rt_10_links_of_etc_stay_inside(spawner: &Spawner) {
     assert_eq!(fs::read_to_string(&canary).expect("it is there"), "canary");
     assert!(!Path::new("/tmp/other-canary").exists());
     leaves_nothing(&outcome);
+}
+
+fn rt_11_a_racing_cache_leads_no_mount_out(spawner: &Spawner) {
+    use rustix::fs::{CWD, RenameFlags};
+    let image = Image::new();
+    let canary = image.scratch.path().join("canary");
+    fs::create_dir(&canary).expect("it can be made");
+    let before = fs::metadata(&canary).expect("it exists").mtime_nsec();
+    let cache = image.scratch.path().join("cache");
+    fs::create_dir_all(cache.join("dir")).expect("it can be made");
+    symlink(&canary, cache.join("link")).expect("it can be made");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (from, to) = (cache.join("dir"), cache.join("link"));
+        scope.spawn({
+            let stop = &stop;
+            move || {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let _ = rustix::fs::renameat_with(CWD, &from, CWD, &to, RenameFlags::EXCHANGE);
+                }
+            }
+        });
+        let started = (0..100).filter(|_| {
+            let mut spec = image.shell("touch /cache/dir/mount/x");
+            spec.mounts = vec![
+                bind("/cache", handle(&cache), Access::ReadWrite),
+                bind("/cache/dir/mount", MountSource::Tmpfs { size: None, mode: 0o777 }, Access::ReadWrite),
+            ];
+            run(spawner, spec).end.is_ok()
+        });
+        assert!(started.count() > 0, "the race is sometimes lost by the attacker");
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert_eq!(tree(&canary), Vec::<String>::new());
+    assert_eq!(fs::metadata(&canary).expect("it exists").mtime_nsec(), before);
 }
 
 fn rt_23_and_28_masked_and_read_only_paths(spawner: &Spawner) {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustix::io::Result;
 
-use super::super::plan::DeviceControl;
+use super::super::mount_call::DeviceControl;
 use super::super::sys;
 
 /// Character devices that may be opened, with their minor number or any: Docker's list without the console, which a build

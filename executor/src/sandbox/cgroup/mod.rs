@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, Result};
 
 use super::error::SandboxError;
-use super::plan::DeviceControl;
+use super::mount_call::DeviceControl;
 use super::spec::{Limits, OutOfMemory, PidsLimit, Security};
 use discover::{Controller, Hierarchy, Version};
 
