@@ -6,6 +6,7 @@ use super::{Answer, known_keys, text};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::directives;
 use crate::instruction::Heredoc;
+use crate::parse::KEYWORDS;
 use crate::parse::node::{Form, Node, nodes};
 use crate::source;
 
@@ -50,10 +51,12 @@ fn node(node: &Node) -> Value {
     let texts = |list: &[crate::instruction::Spanned<String>]| {
         list.iter().map(|item| json!(item.value)).collect::<Vec<_>>()
     };
+    // BuildKit's tree has one empty argument where it knows no instruction.
+    let known = KEYWORDS.iter().any(|keyword| node.keyword.value.eq_ignore_ascii_case(keyword));
     let mut object = json!({
         "cmd": node.keyword.value,
         "flags": texts(&node.flags),
-        "args": texts(&node.args),
+        "args": if known { texts(&node.args) } else { vec![json!("")] },
         "json": node.form == Form::Json,
         "start": node.lines.0,
         "end": node.lines.1,
@@ -61,6 +64,8 @@ fn node(node: &Node) -> Value {
     });
     if let Some(trigger) = &node.trigger {
         object["sub"] = self::node(trigger);
+        // The table's flags are the outer instruction's; the recorded dumps have none inside ONBUILD.
+        object["sub"]["flags"] = json!([]);
     }
     object
 }

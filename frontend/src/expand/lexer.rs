@@ -64,6 +64,9 @@ struct Lexer<'a> {
     depth: usize,
 }
 
+/// White space between `<<` and a delimiter.
+const BLANKS: [char; 3] = ['\t', '\r', ' '];
+
 /// Collects words: unquoted white space ends them.
 #[derive(Default)]
 struct Words {
@@ -162,17 +165,18 @@ impl<'a> Lexer<'a> {
         Ok(())
     }
 
-    /// `<<` keeps the white space behind it in the word, so that `<< EOF` is one word.
+    /// `<<` and `<<-` keep the white space behind them in the word, so that `<< EOF` is one word.
     fn possible_heredoc(&mut self) -> &'a str {
-        let start = self.at;
-        self.next();
-        if self.peek() == Some('<') {
-            self.next();
-            while matches!(self.peek(), Some('\t' | '\r' | ' ')) {
-                self.next();
+        let rest = &self.text[self.at..];
+        let length = match rest.strip_prefix("<<") {
+            None => 1,
+            Some(behind) => {
+                let dashed = behind.strip_prefix('-').filter(|behind| behind.starts_with(BLANKS));
+                rest.len() - dashed.unwrap_or(behind).trim_start_matches(BLANKS).len()
             }
-        }
-        &self.text[start..self.at]
+        };
+        self.at += length;
+        &rest[..length]
     }
 
     fn single_quoted(&mut self) -> Result<String, ExpandError> {

@@ -17,6 +17,7 @@ use crate::directives::{self, SyntaxForm};
 use crate::file::{Directives, File};
 use crate::instruction::{InstructionKind, Span, Spanned};
 use crate::source;
+pub(crate) use typed::KEYWORDS;
 pub(crate) use values::boolean;
 
 /// Parses a Dockerfile.

@@ -150,6 +150,6 @@ mod tests {
     fn flags_lose_quotes_and_end_at_two_dashes() {
         let (flags, rest) = split_flags(Piece::new("--a='b c' --d\\ e -- --f  g "), '\\');
         assert_eq!(flags.iter().map(|flag| flag.text.as_str()).collect::<Vec<_>>(), ["--a=b c", "--d e"]);
-        assert_eq!((rest.text, rest.at), ("--f  g", 19));
+        assert_eq!((rest.text, rest.at), ("--f  g", 20));
     }
 }
