@@ -53,6 +53,11 @@ impl Answer {
         host_of(&self.url)
     }
 
+    /// Returns the address that answered: the server's, or that of a proxy.
+    pub fn peer(&self) -> Option<std::net::SocketAddr> {
+        self.response.remote_addr()
+    }
+
     /// Returns the announced length of the body.
     pub fn content_length(&self) -> Option<u64> {
         self.header(reqwest::header::CONTENT_LENGTH)?.parse().ok()

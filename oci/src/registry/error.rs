@@ -266,6 +266,14 @@ pub enum Refusal {
         /// Where it leads.
         url: String,
     },
+    /// A next page on another server.
+    #[error("refused: {registry} continues a list at {url}, which is not itself")]
+    Elsewhere {
+        /// Who said it.
+        registry: String,
+        /// Where it leads.
+        url: String,
+    },
     /// Too many redirects.
     #[error("refused: more than {limit} redirects, the last to {url}")]
     Redirects {
@@ -458,7 +466,7 @@ fn refusal_hint(refusal: &Refusal) -> Option<String> {
             Some("a registry behind a proxy needs its external https address configured".to_owned())
         }
         Refusal::Wait { .. } => Some("try later, or log in for a higher limit".to_owned()),
-        Refusal::Redirects { .. } | Refusal::Helper(_) => None,
+        Refusal::Redirects { .. } | Refusal::Elsewhere { .. } | Refusal::Helper(_) => None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Runs Docker's credential helpers (`docker-credential-<name> get`). Knows no file format of credentials.
+//! Runs Docker's credential helpers (`docker-credential-<name> get|store|erase`). Knows no file format of credentials.
 //!
 //! A helper may hang, flood or leave children that hold its output open (reliability REG-09), so the process is
 //! waited for, not the end of its output, for 30 s and 1 MiB.
@@ -37,9 +37,23 @@ pub async fn get(name: &str, server: &str) -> Result<Option<Credential>, String>
     get_within(name, server, PATIENCE).await
 }
 
+/// Hands `input` to the helper's `verb` (`store`, `erase`).
+///
+/// # Errors
+/// A sentence that says what went wrong.
+pub async fn tell(name: &str, verb: &str, input: &str) -> Result<(), String> {
+    let program = format!("docker-credential-{name}");
+    match tokio::time::timeout(PATIENCE, converse(&program, verb, input)).await {
+        Ok(Ok((true, _))) => Ok(()),
+        Ok(Ok((false, _))) => Err(format!("credential helper {program} failed to {verb}")),
+        Ok(Err(error)) => Err(format!("credential helper {program}: {error}")),
+        Err(_) => Err(format!("credential helper {program} did not answer in {} s", PATIENCE.as_secs())),
+    }
+}
+
 async fn get_within(name: &str, server: &str, patience: Duration) -> Result<Option<Credential>, String> {
     let program = format!("docker-credential-{name}");
-    let talk = converse(&program, server);
+    let talk = converse(&program, "get", server);
     let (succeeded, output) = match tokio::time::timeout(patience, talk).await {
         Ok(Ok(result)) => result,
         Ok(Err(error)) => return Err(format!("credential helper {program}: {error}")),
@@ -66,9 +80,9 @@ fn credential(answer: Answer) -> Option<Credential> {
     }
 }
 
-async fn converse(program: &str, server: &str) -> io::Result<(bool, Vec<u8>)> {
+async fn converse(program: &str, verb: &str, text: &str) -> io::Result<(bool, Vec<u8>)> {
     let mut child = Command::new(program)
-        .arg("get")
+        .arg(verb)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -77,7 +91,7 @@ async fn converse(program: &str, server: &str) -> io::Result<(bool, Vec<u8>)> {
         .spawn()?;
     if let Some(mut input) = child.stdin.take() {
         // A helper that does not read its input breaks the pipe, and may answer all the same.
-        let _ = input.write_all(server.as_bytes()).await;
+        let _ = input.write_all(text.as_bytes()).await;
     }
     let output = child.stdout.take().ok_or_else(|| io::Error::other("no standard output"))?;
     read_until_exit(&mut child, output).await
@@ -127,7 +141,7 @@ mod tests {
         let path = directory.path().join("helper");
         std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        converse(path.to_str().unwrap(), "example.com").await
+        converse(path.to_str().unwrap(), "get", "example.com").await
     }
 
     #[tokio::test]

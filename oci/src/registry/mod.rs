@@ -3,7 +3,8 @@
 //! In reading order: what a user sets (`settings`), where things are (`endpoint`), what may be connected to
 //! (`address`, `dns`, `connections`, `verify`, `no_nss`), who we are (`credentials`, `helper`, `challenge`,
 //! `token`, `auth`), one exchange (`client`, `answer`, `body`, `retry`), and the two directions (`pull`, `push`,
-//! `upload`). The client stores nothing and draws nothing: it hands out verified bytes and events.
+//! `upload`, `image`). `login` keeps credentials for later. The client stores no blob and draws nothing: it hands
+//! out verified bytes and events.
 //!
 //! Nothing here reads the environment or a clock that reaches an output.
 
@@ -16,10 +17,13 @@ mod client;
 mod connections;
 pub mod credentials;
 mod dns;
+mod download;
 mod endpoint;
 pub mod error;
 pub mod event;
 mod helper;
+mod image;
+pub mod login;
 mod no_nss;
 mod pull;
 mod push;
@@ -31,6 +35,7 @@ mod verify;
 
 pub use body::BlobSource;
 pub use client::Client;
+pub use download::{Attempts, UrlAnswer, UrlRequest};
 pub use error::{Action, Error, Problem, Refusal};
 pub use event::{Event, Events, Way};
 pub use pull::{BlobStream, ResolvedImage};

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use base64::Engine as _;
 use oci::Digest;
 use oci::media_type::Types;
+use oci::registry::settings::Transport;
 use oci::registry::{Event, Login, Problem, Settings, plan_push};
 
 use crate::fixture::{DockerRegistry, client, image, noise, read_blob, settings};
@@ -162,3 +163,29 @@ async fn the_real_registry_with_htpasswd() {
 }
 
 const HASH: &str = "$2y$05$abcdefghijklmnopqrstuuLK7U1u6pVRmL7L1BBM2aS35PSZnDXlK";
+
+#[tokio::test]
+async fn proxies_of_the_environment_are_used_except_for_no_proxy_and_loopback() {
+    let memory = Memory::new(Habits::default());
+    let proxy = Server::start(move |request| {
+        let target = request.target.strip_prefix("http://registry.test").unwrap_or("/none").to_owned();
+        memory.answer(&Request { target, ..request.clone() })
+    });
+    let registry = Memory::new(Habits::default());
+    let direct = Server::start(move |request| registry.answer(request));
+    let mut proxied = settings();
+    proxied.environment.http_proxy = Some(format!("http://user:pw@{}", proxy.address));
+    proxied.environment.no_proxy = Some("other.test,.inside.test".to_owned());
+    for name in ["registry.test", "x.inside.test"] {
+        proxied.registries.entry(name.to_owned()).or_default().transport = Transport::Http;
+    }
+    let (client, _) = client(proxied);
+    let plan = plan_push(&"registry.test/a".parse().unwrap(), &image(&[noise(6, 10)], Types::Oci, &["1"]));
+    client.push(&plan).await.unwrap();
+    let seen = proxy.requests();
+    assert!(seen.iter().all(|request| request.header("proxy-authorization") == basic("user", "pw")));
+    assert!(client.digest(&"x.inside.test/a:1".parse().unwrap()).await.is_err(), "it is looked up directly");
+    assert_eq!(client.digest(&direct.reference("a:1")).await.unwrap(), None);
+    assert_eq!(proxy.requests().len(), seen.len());
+    assert_eq!(direct.requests().len(), 1);
+}

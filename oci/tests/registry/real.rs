@@ -5,7 +5,9 @@ use oci::registry::{BlobSource, Event, Problem, PushImage, Way, plan_push};
 use oci::{Digest, Platform, Reference};
 use serde_json::json;
 
-use crate::fixture::{DockerRegistry, blob, client, document, free_port, image, noise, read_blob, settings};
+use crate::fixture::{
+    DockerRegistry, blob, client, document, free_port, image, noise, read_blob, settings, skip,
+};
 
 fn platform(text: &str) -> Platform {
     Platform::parse(text, &Platform::host()).unwrap()
@@ -112,11 +114,8 @@ async fn files_are_streamed_and_a_short_one_is_named() {
     assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
 }
 
-#[tokio::test]
-async fn an_index_gives_the_image_of_the_platform() {
-    let Some(registry) = DockerRegistry::start("") else { return };
-    let (client, _) = client(settings());
-    let target = registry.reference("multi:1");
+/// An index of three platforms, tagged `1`.
+fn three_platforms() -> PushImage {
     let platforms = [("amd64", ""), ("arm64", "v8"), ("arm", "v7")];
     let mut whole = PushImage::default();
     let mut entries = Vec::new();
@@ -134,6 +133,15 @@ async fn an_index_gives_the_image_of_the_platform() {
     }
     let index = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": entries });
     whole.documents.push(document(index.to_string().as_bytes(), media_type::OCI_INDEX, &["1"]));
+    whole
+}
+
+#[tokio::test]
+async fn an_index_gives_the_image_of_the_platform() {
+    let Some(registry) = DockerRegistry::start("") else { return };
+    let (client, _) = client(settings());
+    let target = registry.reference("multi:1");
+    let whole = three_platforms();
     client.push(&plan_push(&target, &whole)).await.unwrap();
     for (index, wanted) in ["linux/amd64", "linux/arm64", "linux/arm/v7"].into_iter().enumerate() {
         let found = client.resolve(&target, &platform(wanted)).await.unwrap();
@@ -190,4 +198,59 @@ async fn a_bad_digest_is_refused_in_the_registrys_words() {
     let image = PushImage { blobs: vec![wrong], documents: Vec::new() };
     let error = client.push(&plan_push(&registry.reference("x"), &image)).await.unwrap_err();
     assert!(error.to_string().contains("DIGEST_INVALID"), "{error}");
+}
+
+#[tokio::test]
+async fn an_index_is_copied_whole_from_registry_to_registry() {
+    let (Some(here), Some(there)) = (DockerRegistry::start(""), DockerRegistry::start("")) else { return };
+    let (client, _) = client(settings());
+    let whole = three_platforms();
+    let source = there.reference("multi:1");
+    client.push(&plan_push(&source, &whole)).await.unwrap();
+    let tags = ["a".to_owned(), "b".to_owned()];
+    let copy = client.remote_image(&source, &tags).await.unwrap();
+    let target = here.reference("copied");
+    client.push(&plan_push(&target, &copy)).await.unwrap();
+    let mut found = client.tags(&target).await.unwrap();
+    found.sort();
+    assert_eq!(found, tags);
+    for wanted in ["linux/amd64", "linux/arm64", "linux/arm/v7"] {
+        let name = Reference { tag: Some("b".to_owned()), ..target.clone() };
+        let image = client.resolve(&name, &platform(wanted)).await.unwrap();
+        let layer = &image.manifest.parsed.layers()[0];
+        assert_eq!(client.blob_bytes(&name, layer, 10_000).await.unwrap().len(), 5000);
+    }
+    assert!(client.tags(&here.reference("none")).await.unwrap_err().is_unknown_image());
+}
+
+#[tokio::test]
+async fn skopeo_reads_what_was_pushed_and_we_read_what_skopeo_copied() {
+    let Some(registry) = DockerRegistry::start("") else { return };
+    let skopeo = |arguments: &[&str]| {
+        let output = std::process::Command::new("skopeo").args(arguments).output();
+        output.is_ok_and(|output| {
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            true
+        })
+    };
+    if !skopeo(&["--version"]) {
+        return skip::<()>("skopeo is not installed").unwrap_or(());
+    }
+    let (client, _) = client(settings());
+    // skopeo packs anew what is not compressed as its media type says.
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, &noise(30, 50_000)).unwrap();
+    let pushed = image(&[gzip.finish().unwrap()], Types::Oci, &["1"]);
+    client.push(&plan_push(&registry.reference("ours:1"), &pushed)).await.unwrap();
+    let (ours, theirs) = (registry.reference("ours:1"), registry.reference("theirs:1"));
+    skopeo(&[
+        "copy",
+        "-q",
+        "--src-tls-verify=false",
+        "--dest-tls-verify=false",
+        &format!("docker://{ours}"),
+        &format!("docker://{theirs}"),
+    ]);
+    assert_eq!(client.digest(&theirs).await.unwrap(), Some(pushed.documents[0].digest));
+    skopeo(&["inspect", "--tls-verify=false", "--no-tags", &format!("docker://{ours}")]);
 }
