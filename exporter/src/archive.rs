@@ -1,0 +1,135 @@
+//! An image into one tar file: an OCI layout in an archive, or what `docker load` reads.
+//!
+//! Members are in name order with fixed headers, and blobs go from file to file inside the kernel.
+
+use std::fs::File;
+use std::io::{self, Write};
+
+use oci::document::Descriptor;
+use oci::layout::{CONTAINERD_NAME, LAYOUT_FILE, REF_NAME};
+use oci::{Layout, Reference};
+use serde_json::{Value, json};
+
+use crate::closure::{self, Closure};
+use crate::error::{Error, Result};
+use crate::layout::export_names;
+
+/// Blocks of a tar archive.
+const BLOCK: u64 = 512;
+
+/// Writes the image `root` of `layout` as an OCI layout in a tar archive. `root` may be an index.
+///
+/// # Errors
+/// [`Error::Oci`] for missing or damaged blobs, [`Error::Io`].
+pub fn oci(layout: &Layout, root: &Descriptor, names: &[Reference], out: &mut File) -> Result<()> {
+    let closure = closure::of(layout, root)?;
+    let index = index(root, names);
+    closure.verified(layout, || {
+        write_blobs(layout, &closure, out)?;
+        write_bytes(out, "index.json", &index)?;
+        write_bytes(out, "oci-layout", LAYOUT_FILE.as_bytes())?;
+        end(out)
+    })
+}
+
+/// Writes the image `root` of `layout` as an archive for `docker load` and `podman load`: an OCI layout with the
+/// `manifest.json` that Docker looks for. Layers stay compressed, which every Docker since 1.10 accepts.
+///
+/// # Errors
+/// [`Error::Unsupported`] for an index of several images, [`Error::Oci`], [`Error::Io`].
+pub fn docker(layout: &Layout, root: &Descriptor, names: &[Reference], out: &mut File) -> Result<()> {
+    let closure = closure::of(layout, root)?;
+    let [manifest] = &closure.manifests[..] else {
+        let what = format!("{} images — export one platform, or use type=oci", closure.manifests.len());
+        return Err(Error::Unsupported { output: "a Docker archive", what });
+    };
+    manifest.require_image().map_err(|error| oci::Error::document("export", error))?;
+    let path = |descriptor: &Descriptor| format!("blobs/{}", descriptor.digest().as_ref().replace(':', "/"));
+    let tags: Vec<String> = names.iter().map(|name| name.clone().with_default_tag().familiar()).collect();
+    let docker = json!([{
+        "Config": path(manifest.parsed.config()),
+        "RepoTags": tags,
+        "Layers": manifest.parsed.layers().iter().map(path).collect::<Vec<_>>(),
+    }]);
+    let index = index(root, names);
+    closure.verified(layout, || {
+        write_blobs(layout, &closure, out)?;
+        write_bytes(out, "index.json", &index)?;
+        write_bytes(out, "manifest.json", docker.to_string().as_bytes())?;
+        write_bytes(out, "oci-layout", LAYOUT_FILE.as_bytes())?;
+        end(out)
+    })
+}
+
+fn index(root: &Descriptor, names: &[Reference]) -> Vec<u8> {
+    let entry = || serde_json::to_value(root).expect("a descriptor serialises");
+    let mut entries: Vec<Value> = Vec::new();
+    for (full, tag) in export_names(names) {
+        let mut entry = entry();
+        entry["annotations"][CONTAINERD_NAME] = full.into();
+        entry["annotations"][REF_NAME] = tag.into();
+        entries.push(entry);
+    }
+    if entries.is_empty() {
+        entries.push(entry());
+    }
+    let index = json!({
+        "schemaVersion": 2,
+        "mediaType": oci::media_type::OCI_INDEX,
+        "manifests": entries,
+    });
+    index.to_string().into_bytes()
+}
+
+fn write_blobs(layout: &Layout, closure: &Closure, out: &mut File) -> Result<()> {
+    for directory in ["blobs/", "blobs/sha256/"] {
+        write(out, &header(directory, 0, tar::EntryType::Directory))?;
+    }
+    for (digest, size) in &closure.blobs {
+        let mut blob = layout.open_blob(digest)?;
+        write(out, &header(&format!("blobs/sha256/{}", digest.hex()), *size, tar::EntryType::Regular))?;
+        // Between two files this is copy_file_range, splice or sendfile.
+        let copied = copy(&mut blob, out, *size).map_err(Error::io("copy", &layout.blob_path(digest)))?;
+        if copied != *size {
+            let what = format!("it has {copied} bytes, {size} were expected");
+            return Err(oci::Error::Damaged { digest: *digest, path: layout.blob_path(digest), what }.into());
+        }
+        pad(out, *size)?;
+    }
+    Ok(())
+}
+
+fn copy(blob: &mut File, out: &mut File, size: u64) -> io::Result<u64> {
+    io::copy(&mut io::Read::take(blob, size), out)
+}
+
+fn write_bytes(out: &mut File, name: &str, bytes: &[u8]) -> Result<()> {
+    let size = bytes.len() as u64;
+    write(out, &header(name, size, tar::EntryType::Regular))?;
+    write(out, bytes)?;
+    pad(out, size)
+}
+
+fn header(name: &str, size: u64, kind: tar::EntryType) -> Vec<u8> {
+    let mut header = tar::Header::new_ustar();
+    header.set_path(name).expect("member names are short and relative");
+    header.set_entry_type(kind);
+    header.set_size(size);
+    header.set_mode(if kind.is_dir() { 0o755 } else { 0o644 });
+    (header.set_uid(0), header.set_gid(0), header.set_mtime(0));
+    header.set_cksum();
+    header.as_bytes().to_vec()
+}
+
+fn pad(out: &mut File, size: u64) -> Result<()> {
+    let over = size % BLOCK;
+    if over == 0 { Ok(()) } else { write(out, &vec![0; usize::try_from(BLOCK - over).expect("below 512")]) }
+}
+
+fn end(out: &mut File) -> Result<()> {
+    write(out, &[0; 1024])
+}
+
+fn write(out: &mut File, bytes: &[u8]) -> Result<()> {
+    out.write_all(bytes).map_err(Error::io("write", std::path::Path::new("archive")))
+}
