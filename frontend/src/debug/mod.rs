@@ -6,6 +6,7 @@ mod chmod;
 mod expand;
 mod giturl;
 mod ignore;
+mod instructions;
 mod parser;
 
 use serde_json::{Map, Value, json};
@@ -20,6 +21,7 @@ pub fn answer(table: &str, input: &Value) -> Option<Value> {
         "expand" => expand::answer(input),
         "giturl" => giturl::answer(input),
         "ignore" => ignore::answer(input),
+        "instructions" => instructions::answer(input),
         "parser" => parser::answer(input),
         _ => return None,
     };

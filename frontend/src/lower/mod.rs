@@ -36,7 +36,7 @@ use oci::{Digest, Platform};
 use crate::graph::{Definition, Label, Op, Step, StepGraph, StepId};
 use crate::instruction::Span;
 use crate::stage::Stages;
-use crate::{Diagnostic, File};
+use crate::{Diagnostic, File, Severity};
 use base::Base;
 use command::Command;
 pub use known::{
@@ -74,7 +74,8 @@ pub enum Lowered {
 /// [`MISSING_SOURCE`] are about the context.
 pub fn lower(file: &File, options: &Options, known: &Known) -> Result<Lowered, Vec<Diagnostic>> {
     if file.has_errors() {
-        return Err(file.diagnostics.clone());
+        let is_error = |found: &&Diagnostic| found.severity == Severity::Error;
+        return Err(file.diagnostics.iter().filter(is_error).cloned().collect());
     }
     check::frontend(file, options)?;
     let stages = Stages::of(&file.instructions)?;
