@@ -3,6 +3,8 @@
 //! The line has the form `error: what — where — why — what to do`. Crate errors become a [`Failure`] in
 //! `failure::from`, one conversion per crate.
 
+pub mod from;
+
 use std::fmt;
 
 /// Who must act, and the exit code.

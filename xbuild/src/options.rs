@@ -91,8 +91,8 @@ pub struct BuildOptions {
     pub build_args: Vec<(String, String)>,
     /// Named contexts.
     pub contexts: Vec<(String, NamedContext)>,
-    /// Platform of the image.
-    pub platform: Platform,
+    /// Platform of the image; the base decides where there is none.
+    pub platform: Option<Platform>,
     /// Labels.
     pub labels: Vec<(String, String)>,
     /// Manifest annotations.

@@ -29,14 +29,15 @@ pub fn pair(flag: &str, text: &str) -> Result<(String, String), Failure> {
     }
 }
 
-/// Returns the one platform to build for.
-pub fn platform(values: &[String]) -> Result<Platform, Failure> {
+/// Returns the one platform to build for, if one was named.
+pub fn platform(values: &[String]) -> Result<Option<Platform>, Failure> {
     let mut platforms = values.iter().flat_map(|value| value.split(','));
-    let Some(text) = platforms.next() else { return Ok(Platform::host()) };
+    let Some(text) = platforms.next() else { return Ok(None) };
     if platforms.next().is_some() {
         return Err(usage("--platform", "several platforms at once are not supported yet", "build one at a time"));
     }
-    text.parse().map_err(|error| usage(&format!("--platform {text}"), &format!("{error}"), "write os/arch[/variant]"))
+    let parsed = text.parse().map(Some);
+    parsed.map_err(|error| usage(&format!("--platform {text}"), &format!("{error}"), "write os/arch[/variant]"))
 }
 
 /// Parses `--network`.

@@ -1,0 +1,109 @@
+//! Finds and reads the Dockerfile.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use crate::failure::{Class, Failure};
+use crate::options::{BuildOptions, Context, DockerfileSource};
+
+/// The most bytes of a Dockerfile.
+const LIMIT: u64 = 16 << 20;
+
+/// A Dockerfile's text.
+pub struct Dockerfile {
+    /// How it is called in messages.
+    pub name: String,
+    /// Its bytes.
+    pub text: Vec<u8>,
+    /// Where its ignore file may be, relative to the context.
+    pub ignore_names: Vec<PathBuf>,
+}
+
+/// Reads the Dockerfile that the options name.
+///
+/// # Errors
+/// A Dockerfile failure where it is missing, empty, too large or no file.
+pub fn read(options: &BuildOptions) -> Result<Dockerfile, Failure> {
+    let Context::Directory(context) = &options.context;
+    let dockerfile = match &options.dockerfile {
+        DockerfileSource::Stdin => stdin()?,
+        DockerfileSource::File(path) => file(path, context)?,
+        DockerfileSource::Default => default(context)?,
+    };
+    let is_blank = |line: &&[u8]| {
+        let line = line.trim_ascii();
+        line.is_empty() || line.starts_with(b"#")
+    };
+    let text = dockerfile.text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&dockerfile.text);
+    if text.split(|byte| *byte == b'\n').all(|line| is_blank(&line)) {
+        let why = "it holds no instruction";
+        return Err(failure(&dockerfile.name, why, "start it with FROM"));
+    }
+    Ok(dockerfile)
+}
+
+fn default(context: &Path) -> Result<Dockerfile, Failure> {
+    for name in ["Dockerfile", "dockerfile"] {
+        let path = context.join(name);
+        match open(&path) {
+            Ok(text) => return named(name.to_owned(), text, vec![format!("{name}.dockerignore").into()]),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failure(&path.display().to_string(), &error.to_string(), "")),
+        }
+    }
+    let place = context.join("Dockerfile").display().to_string();
+    Err(failure(&place, "there is no such file", "name another one with -f"))
+}
+
+/// A path is taken as given; where nothing is there, relative to the context, as buildah does.
+fn file(path: &Path, context: &Path) -> Result<Dockerfile, Failure> {
+    let shown = path.display().to_string();
+    let within = context.join(path);
+    let (found, text) = match open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && within.is_file() => (within.as_path(), open(&within)),
+        other => (path, other),
+    };
+    let text = text.map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => failure(&shown, "there is no such file", "check the path after -f"),
+        _ => failure(&shown, &error.to_string(), ""),
+    })?;
+    // Its ignore file counts where it lies inside the context.
+    let inside = std::fs::canonicalize(found).ok().and_then(|found| {
+        let context = std::fs::canonicalize(context).ok()?;
+        found.strip_prefix(context).ok().map(Path::to_owned)
+    });
+    let ignore = inside.map(|path| PathBuf::from(format!("{}.dockerignore", path.display())));
+    named(found.file_name().map_or(shown, |name| name.to_string_lossy().into_owned()), text, ignore.into_iter().collect())
+}
+
+fn stdin() -> Result<Dockerfile, Failure> {
+    let mut text = Vec::new();
+    let read = std::io::stdin().lock().take(LIMIT + 1).read_to_end(&mut text);
+    read.map_err(|error| failure("standard input", &error.to_string(), ""))?;
+    named("Dockerfile".to_owned(), text, Vec::new())
+}
+
+fn named(name: String, text: Vec<u8>, mut ignore_names: Vec<PathBuf>) -> Result<Dockerfile, Failure> {
+    if text.len() as u64 > LIMIT {
+        return Err(failure(&name, &format!("it is larger than {} MiB", LIMIT >> 20), ""));
+    }
+    ignore_names.push(".dockerignore".into());
+    Ok(Dockerfile { name, text, ignore_names })
+}
+
+fn open(path: &Path) -> std::io::Result<Vec<u8>> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    // Without NONBLOCK, opening a pipe would wait for its writer.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = std::fs::File::options().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    let mut text = Vec::new();
+    file.take(LIMIT + 1).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+fn failure(place: &str, why: &str, fix: &str) -> Failure {
+    Failure::new(Class::Dockerfile, &["cannot read the Dockerfile", place, why, fix])
+}

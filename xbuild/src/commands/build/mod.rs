@@ -1,0 +1,254 @@
+//! `xbuild build`: a Dockerfile through all of it.
+//!
+//! Text → instructions → definition (asking for what it needs) → solve → image → store, archives, registry.
+
+mod dockerfile;
+mod finish;
+mod output;
+mod report;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use executor::sandbox::Spawner;
+use frontend::graph::{Definition, Network, Op, StepId};
+use frontend::lower::{self, Entitlement, Known, Lowered, NoCache};
+use frontend::{File, Severity};
+use oci::Store;
+use solver::{Cancel, Records, Solver, Wanted};
+
+use crate::args::Print;
+use crate::bases::{Bases, Pull};
+use crate::failure::{Class, Failure};
+use crate::needs::{Answers, ContextDirectory, named};
+use crate::options::{BuildOptions, Context};
+use crate::progress::{Ending, Progress, Style, Terminal};
+use crate::worker::BuildWorker;
+use crate::worker::build::Build;
+use crate::worker::layer::Layers;
+use crate::worker::registries::Registries;
+
+/// Builds; returns the exit code.
+///
+/// # Errors
+/// Whatever went wrong, as one failure.
+pub fn run(options: BuildOptions, root: &Path) -> Result<u8, Failure> {
+    let spawner = crate::spawner()?;
+    let store = Store::open(root)?;
+    store.sweep()?;
+    let source = dockerfile::read(&options)?;
+    let file = frontend::parse(&source.text);
+    if options.print == Some(Print::Instructions) {
+        let text = String::from_utf8_lossy(&source.text);
+        let instructions = frontend::debug::answer("parser", &serde_json::json!({ "text": text }));
+        crate::commands::print(&format!("{:#}\n", instructions.unwrap_or_default()))?;
+        return Ok(0);
+    }
+    let terminal = if std::io::IsTerminal::is_terminal(&std::io::stderr()) { Terminal::Yes } else { Terminal::No };
+    let progress = Arc::new(Progress::start(Style::of(options.progress, terminal)));
+    let session = Session { options: Arc::new(options), store: Arc::new(store), spawner, progress, file, source };
+    let ended = crate::runtime()?.block_on(session.build());
+    let report = |ending| Arc::try_unwrap(session.progress).map(|progress| progress.finish(ending));
+    match ended {
+        Ok(()) => {
+            let _ = report(Ending::Done);
+            Ok(0)
+        }
+        Err(failure) => {
+            let tails = report(Ending::Failed).map(|report| report.tails).unwrap_or_default();
+            Err(report::with_tails(failure, &tails))
+        }
+    }
+}
+
+/// One build.
+struct Session {
+    options: Arc<BuildOptions>,
+    store: Arc<Store>,
+    spawner: Spawner,
+    progress: Arc<Progress>,
+    file: File,
+    source: dockerfile::Dockerfile,
+}
+
+impl Session {
+    async fn build(&self) -> Result<(), Failure> {
+        let registries = self.registries();
+        let pull = if self.options.pull { Pull::Always } else { Pull::Missing };
+        let bases = Arc::new(Bases::new(Arc::clone(&self.store), Arc::clone(&registries), pull));
+        let answers = self.answers(Arc::clone(&bases))?;
+        let definition = self.lower(&answers).await?;
+        let contexts = answers.directories.iter().map(|(name, context)| (name.clone(), Arc::clone(&context.root)));
+        let contexts: BTreeMap<_, _> = contexts.collect();
+        answers.save();
+        self.note_skipped(&definition);
+        if let Some(print) = self.options.print {
+            return self.print(print, &definition);
+        }
+        let build = Arc::new(Build::new(Arc::clone(&self.store)));
+        let worker = Arc::new(BuildWorker {
+            store: Arc::clone(&self.store),
+            layers: Layers::new(Arc::clone(&self.store), Arc::clone(&build), Arc::clone(&registries)),
+            build,
+            bases,
+            spawner: self.spawner.clone(),
+            options: Arc::clone(&self.options),
+            contexts,
+        });
+        let solved = self.solve(&worker, &definition).await?;
+        finish::finish(self, &worker, &registries, definition, &solved).await
+    }
+
+    fn registries(&self) -> Arc<Registries> {
+        let progress = Arc::downgrade(&self.progress);
+        let note = move |text: String| {
+            if let Some(progress) = progress.upgrade() {
+                progress.note(text);
+            }
+        };
+        Arc::new(Registries::new(self.options.insecure_registries.clone(), note))
+    }
+
+    fn answers(&self, bases: Arc<Bases>) -> Result<Answers, Failure> {
+        let Context::Directory(main) = &self.options.context;
+        let (_, named_directories, layouts) = named(&self.options.contexts);
+        let contexts = self.store.root().join("contexts");
+        let names: Vec<_> = self.source.ignore_names.iter().map(std::path::PathBuf::as_path).collect();
+        let mut directories = BTreeMap::new();
+        directories.insert(String::new(), ContextDirectory::open(main, &names, &contexts)?);
+        for (name, path) in named_directories {
+            let ignore = [Path::new(".dockerignore")];
+            directories.insert(name, ContextDirectory::open(&path, &ignore, &contexts)?);
+        }
+        Ok(Answers { directories, layouts, bases })
+    }
+
+    async fn lower(&self, answers: &Answers) -> Result<Definition, Failure> {
+        let ignore = answers.directories.get("").and_then(|context| context.ignore.as_ref());
+        let options = self.lower_options(ignore.map(|file| file.rules.clone()));
+        let mut known = Known::default();
+        loop {
+            match lower::lower(&self.file, &options, &known) {
+                Ok(Lowered::Needs(needs)) => {
+                    answers.answer(&needs, &mut known).await.map_err(|failure| {
+                        report::at_first_need(failure, &self.file, &self.source.name, &needs)
+                    })?;
+                }
+                Ok(Lowered::Done { definition, warnings }) => {
+                    self.warn(&warnings);
+                    return Ok(*definition);
+                }
+                Err(diagnostics) => return Err(report::mistakes(&self.file, &self.source.name, &diagnostics)),
+            }
+        }
+    }
+
+    fn warn(&self, warnings: &[frontend::Diagnostic]) {
+        let parsed = self.file.diagnostics.iter().filter(|found| found.severity == Severity::Warning);
+        for warning in parsed.chain(warnings) {
+            self.progress.note(report::warning(&self.file, &self.source.name, warning));
+        }
+    }
+
+    fn lower_options(&self, ignore: Option<frontend::graph::pattern::ignore::Rules>) -> lower::Options {
+        let options = &self.options;
+        let (contexts, _, _) = named(&options.contexts);
+        lower::Options {
+            target: options.target.clone(),
+            build_args: options.build_args.clone(),
+            labels: options.labels.clone(),
+            platform: options.platform.clone(),
+            network: options.network,
+            no_cache: match (options.no_cache, options.no_cache_filter.is_empty()) {
+                (true, _) => NoCache::All,
+                (false, false) => NoCache::Stages(options.no_cache_filter.clone()),
+                (false, true) => NoCache::Off,
+            },
+            source_date_epoch: options.source_date_epoch,
+            extra_hosts: options.extra_hosts.clone(),
+            ulimits: options.ulimits.clone(),
+            shm_size: options.shm_size,
+            contexts,
+            all_stages: options.all_stages,
+            allow: options.allow.iter().filter_map(|name| Entitlement::of_name(name)).collect(),
+            ignore,
+            ..lower::Options::default()
+        }
+    }
+
+    fn note_skipped(&self, definition: &Definition) {
+        if !definition.skipped.is_empty() {
+            self.progress.note(format!("stages the target does not need: {}", definition.skipped.join(", ")));
+        }
+        let default_network = definition.graph.iter().any(|(_, step)| match &step.op {
+            Op::Run(run) => run.network == Network::Default,
+            _ => false,
+        });
+        if default_network {
+            self.progress.note("RUN steps use the host's network (--network host|none says it explicitly)");
+        }
+    }
+
+    async fn solve(
+        &self,
+        worker: &Arc<BuildWorker>,
+        definition: &Definition,
+    ) -> Result<solver::Solved<crate::worker::Snapshot>, Failure> {
+        let graph = Arc::new(definition.graph.clone());
+        let solver = Solver {
+            worker: Arc::clone(worker),
+            records: Arc::new(Records::open(self.store.steps())?),
+            observer: self.progress.observer(Arc::clone(&graph)),
+            jobs: self.options.jobs,
+        };
+        let targets: Vec<StepId> = definition.target.iter().chain(&definition.also).copied().collect();
+        if self.options.explain {
+            self.explain(&solver, &graph, &targets);
+        }
+        let cancel = Cancel::new();
+        let solving = solver.solve(Arc::clone(&graph), &targets, Wanted::Snapshots, &cancel);
+        tokio::pin!(solving);
+        let solved = tokio::select! {
+            solved = &mut solving => solved,
+            signal = super::signalled() => {
+                cancel.cancel();
+                let _ = solving.await;
+                return Err(Failure::new(Class::Signal(signal), &["interrupted", "", "finished steps stay cached"]));
+            }
+        };
+        solved.map_err(|error| report::solve(&error, &graph, &self.source.name, &self.file))
+    }
+
+    fn explain(&self, solver: &Solver<BuildWorker>, graph: &frontend::graph::StepGraph, targets: &[StepId]) {
+        let mut plan = solver.plan(graph, targets);
+        solver::explain(&mut plan, graph, targets, &solver.records);
+        for (id, step) in plan.iter() {
+            if let solver::Verdict::Miss(reason) = &step.verdict {
+                self.progress.note(format!("{}: {}", graph.step(id).label.text, reason.describe(graph)));
+            }
+        }
+    }
+
+    fn print(&self, what: Print, definition: &Definition) -> Result<(), Failure> {
+        let text = match what {
+            Print::Instructions => unreachable!("instructions are printed before lowering"),
+            Print::Graph => report::graph(definition),
+            Print::Dot => report::dot(definition),
+            Print::Plan => self.plan(definition)?,
+        };
+        crate::commands::print(&text)
+    }
+
+    fn plan(&self, definition: &Definition) -> Result<String, Failure> {
+        let registries = self.registries();
+        let build = Arc::new(Build::new(Arc::clone(&self.store)));
+        let layers = Layers::new(Arc::clone(&self.store), build, registries);
+        let records = Records::open(self.store.steps())?;
+        let targets: Vec<StepId> = definition.target.iter().chain(&definition.also).copied().collect();
+        let lookup = report::PlanLookup { records: &records, layers: &layers };
+        let mut plan = solver::plan(&definition.graph, &targets, &lookup);
+        solver::explain(&mut plan, &definition.graph, &targets, &records);
+        Ok(report::plan(&plan, &definition.graph))
+    }
+}

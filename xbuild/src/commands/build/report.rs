@@ -1,0 +1,173 @@
+//! What a build tells of mistakes, failed steps and plans.
+
+use std::collections::BTreeMap;
+
+use frontend::graph::{Definition, StepGraph, StepId};
+use frontend::lower::{Asked, MISSING_SOURCE, Need, REFUSED};
+use frontend::{Diagnostic, File, Severity, render};
+use solver::{LayerResult, Lookup, Plan, Records, SolveError, StepRecord, Verdict};
+
+use crate::failure::{Class, Failure, from};
+use crate::progress::Tail;
+use crate::worker::error::StepError;
+use crate::worker::layer::Layers;
+
+/// All mistakes of a Dockerfile: excerpts first, then one line.
+pub fn mistakes(file: &File, name: &str, diagnostics: &[Diagnostic]) -> Failure {
+    let errors: Vec<_> = diagnostics.iter().filter(|found| found.severity == Severity::Error).collect();
+    let detail: String = errors.iter().map(|found| render::snippet(file, name, found, render::Style::Plain) + "\n\n").collect();
+    let class = |rule: &str, class: Class| errors.iter().all(|found| found.rule == Some(rule)).then_some(class);
+    let class = class(REFUSED, Class::Refused).or_else(|| class(MISSING_SOURCE, Class::Source)).unwrap_or(Class::Dockerfile);
+    let Some(first) = errors.first() else {
+        return Failure::new(Class::Internal, &["lowering failed without a reason", name]);
+    };
+    let more = match errors.len() {
+        1 => String::new(),
+        count => format!(" (and {} more, see above)", count - 1),
+    };
+    let place = place(file, name, first);
+    let failure = Failure::new(class, &[&format!("{}{more}", first.message), &place, "", first.help.as_deref().unwrap_or("")]);
+    failure.with_detail(detail)
+}
+
+/// A warning as one line.
+pub fn warning(file: &File, name: &str, warning: &Diagnostic) -> String {
+    let rule = warning.rule.map(|rule| format!("{rule}: ")).unwrap_or_default();
+    format!("warning: {rule}{} — {}", warning.message, place(file, name, warning))
+}
+
+fn place(file: &File, name: &str, diagnostic: &Diagnostic) -> String {
+    let position = file.position(diagnostic.span.start);
+    format!("{name}:{}:{}", position.line, position.column)
+}
+
+/// Says where in the Dockerfile the need arose that could not be answered.
+pub fn at_first_need(failure: Failure, file: &File, name: &str, needs: &BTreeMap<Need, Asked>) -> Failure {
+    let images = needs.iter().filter(|(need, _)| matches!(need, Need::Image(_)));
+    let place = |asked: &Asked| format!("{name}:{}", file.position(asked.span.start).line);
+    let places: Vec<_> = images.map(|(_, asked)| place(asked)).collect();
+    match places.as_slice() {
+        [one] => Failure { line: format!("{} — {one}", failure.line), ..failure },
+        _ => failure,
+    }
+}
+
+/// The failure of a solve, with the excerpt of the step's instruction.
+pub fn solve(error: &SolveError<StepError>, graph: &StepGraph, name: &str, file: &File) -> Failure {
+    let describe = |id: StepId| {
+        let label = &graph.step(id).label;
+        match label.lines.0 {
+            0 => label.text.clone(),
+            line => format!("{} — {name}:{line}", label.text),
+        }
+    };
+    let failure = from::solve(error, describe);
+    match error {
+        SolveError::Step { id, .. } => {
+            let excerpt = excerpt(file, graph.step(*id).label.lines);
+            failure.with_detail(excerpt)
+        }
+        SolveError::Record(_) | SolveError::Vanishing { .. } | SolveError::Cancelled => failure,
+    }
+}
+
+/// The instruction's lines with one line around them, the instruction marked.
+fn excerpt(file: &File, (first, last): (u32, u32)) -> String {
+    if first == 0 {
+        return String::new();
+    }
+    let shown = |line: u32| line + 1 >= first && line <= last + 1;
+    let mark = |line: u32| if (first..=last).contains(&line) { ">>>" } else { "   " };
+    let lines = file.text.lines().zip(1_u32..).filter(|(_, line)| shown(*line));
+    lines.map(|(text, line)| format!("{line:4} | {} {}\n", mark(line), text.trim_end())).collect()
+}
+
+/// Puts the last output of failed steps before the excerpt.
+pub fn with_tails(failure: Failure, tails: &[Tail]) -> Failure {
+    if failure.class != Class::Step {
+        return failure;
+    }
+    let mut detail = String::new();
+    for tail in tails {
+        if tail.left_out > 0 {
+            detail += &format!("… {} earlier lines\n", tail.left_out);
+        }
+        for line in &tail.lines {
+            detail += &format!("  {line}\n");
+        }
+    }
+    let detail = detail + &failure.detail;
+    failure.with_detail(detail)
+}
+
+/// Looks results up without running anything.
+pub struct PlanLookup<'a> {
+    /// Step records.
+    pub records: &'a Records,
+    /// Layers.
+    pub layers: &'a Layers,
+}
+
+impl Lookup for PlanLookup<'_> {
+    fn record(&self, key: solver::CacheKey) -> Option<StepRecord> {
+        self.records.get(key)
+    }
+
+    fn available(&self, layer: &LayerResult) -> bool {
+        self.layers.available(layer)
+    }
+}
+
+/// A plan as JSON.
+pub fn plan(plan: &Plan, graph: &StepGraph) -> String {
+    let steps = plan.iter().map(|(id, step)| {
+        let (verdict, reason) = match &step.verdict {
+            Verdict::Source => ("source", None),
+            Verdict::Hit(_) => ("hit", None),
+            Verdict::Miss(reason) => ("miss", Some(reason.describe(graph))),
+        };
+        let label = &graph.step(id).label;
+        serde_json::json!({
+            "step": id.0, "stage": label.stage, "text": label.text, "line": label.lines.0,
+            "verdict": verdict, "reason": reason, "key": step.key.map(|key| key.to_string()),
+        })
+    });
+    format!("{:#}\n", serde_json::Value::Array(steps.collect()))
+}
+
+/// The step graph as JSON.
+pub fn graph(definition: &Definition) -> String {
+    let steps = definition.graph.iter().map(|(id, step)| {
+        serde_json::json!({
+            "step": id.0, "stage": step.label.stage, "text": step.label.text, "line": step.label.lines.0,
+            "parent": step.parent.map(|parent| parent.0),
+            "inputs": step.inputs.iter().map(|input| input.0).collect::<Vec<_>>(),
+            "digest": format!("{:?}", definition.graph.op_digest(id)),
+            "components": step.components(),
+        })
+    });
+    let value = serde_json::json!({
+        "platform": definition.platform.to_string(),
+        "target": definition.target.map(|target| target.0),
+        "steps": steps.collect::<Vec<_>>(),
+        "skipped": definition.skipped,
+        "config": definition.config.config,
+    });
+    format!("{value:#}\n")
+}
+
+/// The step graph in DOT.
+pub fn dot(definition: &Definition) -> String {
+    let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
+    let mut text = String::from("digraph steps {\n  rankdir=LR;\n  node [shape=box];\n");
+    for (id, step) in definition.graph.iter() {
+        text += &format!("  s{} [label=\"{}\"];\n", id.0, quoted(&step.label.text));
+        for parent in &step.parent {
+            text += &format!("  s{} -> s{};\n", parent.0, id.0);
+        }
+        for input in &step.inputs {
+            text += &format!("  s{} -> s{} [style=dashed];\n", input.0, id.0);
+        }
+    }
+    text + "}\n"
+}

@@ -1,0 +1,142 @@
+//! Archives and directories of an image: `xbuild save`, and the outputs of a build.
+
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use oci::reference::Reference;
+use oci::{Platform, Store};
+
+use crate::args::SaveArgs;
+use crate::bases::{Bases, Pull};
+use crate::commands::transfer;
+use crate::failure::{Class, Failure};
+use crate::image::{self, StoredImage};
+use crate::options::{Output, OutputKind, output, variable};
+use crate::worker::build::Build;
+use crate::worker::error::StepError;
+use crate::worker::layer::{Layers, Stack};
+use crate::worker::registries::Registries;
+
+/// What a root file system can be had from.
+pub struct RootFs<'a> {
+    /// Unpacks.
+    pub layers: &'a Layers,
+    /// Where an empty directory is made.
+    pub build: &'a Build,
+    /// The image's layers.
+    pub stack: &'a Stack,
+}
+
+/// Writes an image of the store to an archive or a directory.
+///
+/// # Errors
+/// Where the image is not in the store or the output cannot be written.
+pub fn run(args: &SaveArgs, root: &Path) -> Result<(), Failure> {
+    let output = output::parse("-o", &args.output)?;
+    // Mounting the image's tree must not be seen by the host, so the namespace is left before threads start.
+    let _spawner = match output.kind {
+        OutputKind::Tar | OutputKind::Local => Some(crate::spawner()?),
+        OutputKind::OciArchive | OutputKind::OciDirectory | OutputKind::Docker => None,
+    };
+    let store = Arc::new(Store::open(root)?);
+    store.sweep()?;
+    let found = image::load(store.layout(), &args.image, &Platform::host())?;
+    let registries = Arc::new(Registries::new(Vec::new(), |note| eprintln!("{note}")));
+    let bases = Bases::new(Arc::clone(&store), Arc::clone(&registries), Pull::Missing);
+    let build = Arc::new(Build::new(Arc::clone(&store)));
+    let layers = Layers::new(Arc::clone(&store), Arc::clone(&build), registries);
+    let names: Vec<Reference> = args.image.parse().ok().into_iter().collect();
+    let place = names.first().cloned().unwrap_or(Reference {
+        registry: "localhost".to_owned(),
+        repository: "unnamed".to_owned(),
+        tag: None,
+        digest: None,
+    });
+    crate::runtime()?.block_on(async {
+        transfer::complete(&bases, &layers, &found, &place).await?;
+        let stack = bases.stack(&found.manifest.digest, &args.image).map_err(|error| Failure::from(&error))?;
+        let root = RootFs { layers: &layers, build: &build, stack: &stack };
+        write(&store, &found, &names, &root, &output).await
+    })
+}
+
+/// Writes one output of an image whose blobs are all in the store.
+///
+/// # Errors
+/// Where the destination cannot be written.
+pub async fn write(
+    store: &Store,
+    image: &StoredImage,
+    names: &[Reference],
+    root: &RootFs<'_>,
+    output: &Output,
+) -> Result<(), Failure> {
+    let layout = store.layout();
+    match output.kind {
+        OutputKind::OciArchive => {
+            to_file(&output.dest, |file| exporter::archive::oci(layout, &image.descriptor, names, file))
+        }
+        OutputKind::Docker => {
+            to_file(&output.dest, |file| exporter::archive::docker(layout, &image.descriptor, names, file))
+        }
+        OutputKind::OciDirectory => Ok(exporter::layout::write(layout, &image.descriptor, names, &output.dest)?),
+        OutputKind::Tar => {
+            let view = mount(root).await?;
+            to_file(&output.dest, |file| {
+                let file = file.try_clone().map_err(|source| exporter::Error::Io {
+                    action: "duplicate",
+                    path: output.dest.clone(),
+                    source,
+                })?;
+                exporter::rootfs::tar(view.as_fd(), file).map(drop)
+            })
+        }
+        OutputKind::Local => {
+            let view = mount(root).await?;
+            let report = exporter::rootfs::local(view.as_fd(), &output.dest)?;
+            for path in report.stripped {
+                eprintln!("warning: {} lost its set-user-id or set-group-id bit", path.display());
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn mount(root: &RootFs<'_>) -> Result<executor::sandbox::MountedView, Failure> {
+    let failed = |error: StepError| Failure::from(&error);
+    let lowers = root.layers.directories(root.stack).await.map_err(failed)?;
+    let empty = root.build.scratch().map_err(failed)?;
+    Ok(executor::sandbox::mount_readonly(&lowers, &empty)?)
+}
+
+fn to_file(dest: &Path, write: impl FnOnce(&mut File) -> exporter::Result<()>) -> Result<(), Failure> {
+    if dest.as_os_str() != "-" {
+        return Ok(exporter::write_file(dest, write)?);
+    }
+    if std::io::IsTerminal::is_terminal(&std::io::stdout()) {
+        let why = "standard output is a terminal";
+        return Err(Failure::new(Class::Usage, &["no place for the archive", "", why, "add dest=PATH or redirect it"]));
+    }
+    let stdout = std::io::stdout().as_fd().try_clone_to_owned().map_err(|source| exporter::Error::Io {
+        action: "duplicate",
+        path: "standard output".into(),
+        source,
+    })?;
+    Ok(write(&mut File::from(stdout))?)
+}
+
+/// Loads an image into the first of docker and podman that is installed; returns its name.
+///
+/// # Errors
+/// An environment failure where neither is, and what the program said.
+pub fn load(store: &Store, image: &StoredImage, names: &[Reference]) -> Result<String, Failure> {
+    let path = variable("PATH").unwrap_or_default();
+    let program = exporter::load::find(path.as_ref()).ok_or_else(|| {
+        let why = "neither docker nor podman is installed";
+        Failure::new(Class::Environment, &["cannot load the image", "--load", why, "use -o type=docker,dest=PATH"])
+    })?;
+    exporter::load::load(store.layout(), &image.descriptor, names, &program)?;
+    Ok(program.display().to_string())
+}

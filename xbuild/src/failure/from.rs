@@ -1,0 +1,154 @@
+//! What every crate's errors mean to the user: the catalogue of what can go wrong.
+
+use std::io;
+
+use executor::sandbox::{SandboxError, StepFailure};
+use oci::registry::{Action, Error as RegistryError};
+use solver::{RecordError, SolveError};
+
+use super::{Class, Failure, chain, io_class};
+use crate::worker::error::StepError;
+
+impl From<oci::Error> for Failure {
+    fn from(error: oci::Error) -> Self {
+        let class = match &error {
+            oci::Error::Reference(_) | oci::Error::Platform(_) => Class::Usage,
+            oci::Error::Digest(_) | oci::Error::Document { .. } => Class::Source,
+            oci::Error::Io { source, .. } => io_class(source, Class::Store),
+            oci::Error::NoSpace { .. } => Class::Resource,
+            oci::Error::MissingBlob { .. } | oci::Error::Damaged { .. } => Class::Store,
+            oci::Error::BlobTooLarge { .. } => Class::Refused,
+            oci::Error::UnknownName { .. } => Class::Source,
+            oci::Error::NoLayout { .. } | oci::Error::NoStore { .. } => Class::Store,
+            oci::Error::Owner { .. } | oci::Error::Version { .. } => Class::Store,
+        };
+        Self::new(class, &[&chain(&error)])
+    }
+}
+
+impl From<RegistryError> for Failure {
+    fn from(error: RegistryError) -> Self {
+        let class = match error.action {
+            Action::Pull | Action::Login => Class::Source,
+            Action::Push => Class::Push,
+        };
+        let class = if error.is_refusal() { Class::Refused } else { class };
+        Self::new(class, &[&error.to_string()])
+    }
+}
+
+impl From<RecordError> for Failure {
+    fn from(error: RecordError) -> Self {
+        Self::new(io_class(&error.source, Class::Store), &[&chain(&error)])
+    }
+}
+
+impl From<SandboxError> for Failure {
+    fn from(error: SandboxError) -> Self {
+        Self::new(sandbox_class(&error), &[&chain(&error)])
+    }
+}
+
+impl From<exporter::Error> for Failure {
+    fn from(error: exporter::Error) -> Self {
+        let full = sources(&error).any(|cause| {
+            cause.downcast_ref::<io::Error>().is_some_and(|error| io_class(error, Class::Store) == Class::Resource)
+        });
+        Self::new(if full { Class::Resource } else { Class::Store }, &["cannot write the image", "", &chain(&error)])
+    }
+}
+
+fn sources<'a>(error: &'a (dyn std::error::Error + 'static)) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
+fn sandbox_class(error: &SandboxError) -> Class {
+    match error {
+        SandboxError::Namespace { .. } => Class::Environment,
+        SandboxError::ForbiddenTarget { .. } | SandboxError::Invalid { .. } => Class::Refused,
+        SandboxError::Call { source, .. } => io_class(source, Class::Environment),
+        SandboxError::SpawnerGone => Class::Internal,
+        SandboxError::Stuck { .. } => Class::Step,
+        SandboxError::Step(failure) => step_class(failure),
+    }
+}
+
+fn step_class(failure: &StepFailure) -> Class {
+    match failure {
+        StepFailure::Setup { errno, .. } => io_class(&io::Error::from_raw_os_error(*errno), Class::Environment),
+        StepFailure::NotADirectory { .. } | StepFailure::ForbiddenTarget { .. } => Class::Refused,
+        StepFailure::MountKind { .. } | StepFailure::MountSource { .. } => Class::Dockerfile,
+        StepFailure::WorkingDirectory { .. }
+        | StepFailure::ProgramNotFound { .. }
+        | StepFailure::ProgramDenied { .. }
+        | StepFailure::ProgramFormat { .. }
+        | StepFailure::InterpreterNotFound { .. }
+        | StepFailure::Exec { .. } => Class::Step,
+    }
+}
+
+/// The class of a step's error, and its line without the step's name.
+impl From<&StepError> for Failure {
+    fn from(error: &StepError) -> Self {
+        let line = error.to_string();
+        let class = match error {
+            StepError::Ended { .. } => Class::Step,
+            StepError::Sandbox(error) => sandbox_class(error),
+            StepError::Oci(_) | StepError::Registry(_) => return inner(error),
+            StepError::Pack(error) => space_or(&**error, Class::Source),
+            StepError::Layer { .. } => Class::Source,
+            StepError::Owner(_) => Class::Dockerfile,
+            StepError::Copy(error) => space_or(&**error, Class::Source),
+            StepError::Unpack(error) => space_or(&**error, Class::Source),
+            StepError::Diff(error) => space_or(&**error, Class::Refused),
+            StepError::Missing { .. } => Class::Usage,
+            StepError::Io { source, .. } => io_class(source, Class::Store),
+            StepError::Unsupported(_) => Class::Refused,
+            StepError::Stopped => Class::Signal(2),
+        };
+        Self::new(class, &[&line])
+    }
+}
+
+/// Conversions above take their errors by value; these are shared between steps.
+fn inner(error: &StepError) -> Failure {
+    match error {
+        StepError::Oci(error) => {
+            let class = match &**error {
+                oci::Error::NoSpace { .. } => Class::Resource,
+                oci::Error::Io { source, .. } => io_class(source, Class::Store),
+                _ => Class::Store,
+            };
+            Failure::new(class, &[&chain(&**error)])
+        }
+        StepError::Registry(error) => {
+            let class = if error.is_refusal() { Class::Refused } else { Class::Source };
+            Failure::new(class, &[&error.to_string()])
+        }
+        other => Failure::new(Class::Internal, &[&other.to_string()]),
+    }
+}
+
+/// Resource where a full disk is among the causes.
+fn space_or(error: &(dyn std::error::Error + 'static), class: Class) -> Class {
+    let full = sources(error).filter_map(|cause| cause.downcast_ref::<io::Error>());
+    full.map(|error| io_class(error, class)).find(|found| *found == Class::Resource).unwrap_or(class)
+}
+
+/// Makes the failure of a solve; `describe` names a step.
+pub fn solve(error: &SolveError<StepError>, describe: impl Fn(frontend::graph::StepId) -> String) -> Failure {
+    match error {
+        SolveError::Step { id, source } => {
+            let failure = Failure::from(source);
+            Failure { line: format!("{} — {}", describe(*id), failure.line), ..failure }
+        }
+        SolveError::Record(error) => {
+            Failure::new(io_class(&error.source, Class::Store), &["cannot record a result", "", &chain(error)])
+        }
+        SolveError::Vanishing { id } => Failure::new(
+            Class::Store,
+            &[&describe(*id), "its layer disappears from the store while it is used", "", "is somebody deleting it?"],
+        ),
+        SolveError::Cancelled => Failure::new(Class::Signal(2), &["interrupted"]),
+    }
+}

@@ -1,0 +1,91 @@
+//! Images of the store, as commands name them: a name, a short name, a digest or the start of one.
+
+use oci::document::{self, Config, Descriptor, Manifest, Root};
+use oci::layout::Layout;
+use oci::{Digest, Platform};
+
+use crate::failure::{Class, Failure};
+
+/// An image with its documents read.
+#[derive(Debug, Clone)]
+pub struct StoredImage {
+    /// What the name stands for: a manifest, or an index of several platforms.
+    pub descriptor: Descriptor,
+    /// The manifest of the platform.
+    pub manifest: Manifest,
+    /// Its config.
+    pub config: Config,
+}
+
+/// Finds an image by what a user typed.
+///
+/// # Errors
+/// A source failure where nothing in the store is called so, store failures where it is damaged.
+pub fn load(layout: &Layout, name: &str, platform: &Platform) -> Result<StoredImage, Failure> {
+    read(layout, find(layout, name)?, platform)
+}
+
+/// Returns the descriptor of what a user typed.
+///
+/// # Errors
+/// As [`load`].
+pub fn find(layout: &Layout, name: &str) -> Result<Descriptor, Failure> {
+    if let Some(descriptor) = layout.resolve(name)? {
+        return Ok(descriptor);
+    }
+    let hex = name.strip_prefix("sha256:").unwrap_or(name);
+    let is_id = hex.len() >= 6 && hex.len() <= 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let mut found: Vec<Descriptor> = Vec::new();
+    for entry in layout.names()?.into_iter().filter(|_| is_id) {
+        let digest = document::digest_of(&entry.descriptor).map_err(oci::Error::from)?;
+        let known = found.iter().any(|other| other.digest() == entry.descriptor.digest());
+        if digest.hex().starts_with(hex) && !known {
+            found.push(entry.descriptor);
+        }
+    }
+    match found.len() {
+        1 => Ok(found.remove(0)),
+        0 => Err(unknown(name)),
+        count => Err(Failure::new(
+            Class::Usage,
+            &["ambiguous image", name, &format!("{count} images start so"), "give more digits"],
+        )),
+    }
+}
+
+/// Reads the documents of an image.
+///
+/// # Errors
+/// Store failures.
+pub fn read(layout: &Layout, descriptor: Descriptor, platform: &Platform) -> Result<StoredImage, Failure> {
+    let mut root = layout.read_root(&descriptor)?;
+    for _ in 0..document::INDEX_DEPTH {
+        match root {
+            Root::Manifest(manifest) => {
+                let config = layout.read_verified(manifest.parsed.config(), document::DOCUMENT_LIMIT)?;
+                let config = Config::parse(config, &manifest.parsed)
+                    .map_err(|source| oci::Error::document(format!("config of {}", manifest.digest), source))?;
+                return Ok(StoredImage { descriptor, manifest, config });
+            }
+            Root::Index(index) => {
+                let chosen = document::select(&index.parsed, platform)
+                    .map_err(|source| oci::Error::document(format!("index {}", index.digest), source))?;
+                root = layout.read_root(chosen)?;
+            }
+        }
+    }
+    let origin = descriptor.digest().to_string();
+    Err(oci::Error::document(origin, document::DocumentError::TooDeep).into())
+}
+
+/// Returns the digest of an image: what `-q` prints and what a registry knows it by.
+pub fn digest(descriptor: &Descriptor) -> Result<Digest, Failure> {
+    Ok(document::digest_of(descriptor).map_err(oci::Error::from)?)
+}
+
+fn unknown(name: &str) -> Failure {
+    Failure::new(
+        Class::Source,
+        &["no such image in the store", name, "nothing is tagged so", "see `xbuild images`, or `xbuild pull` it"],
+    )
+}

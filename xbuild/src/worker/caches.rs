@@ -1,0 +1,130 @@
+//! `RUN --mount=type=cache`: directories that outlive builds.
+//!
+//! A directory is named by the hash of its namespace and id, so an id is never a path. Who may use it at the
+//! same time is decided by a lock beside it, which the kernel releases when its holder dies.
+
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use executor::sandbox::MountSource;
+use frontend::graph::{CacheMount, CacheSharing};
+use oci::lock::{Attempt, Lock, Sharing};
+use solver::StepContext;
+
+use super::error::StepError;
+use super::{BuildWorker, Snapshot};
+
+/// How often a locked directory is tried again.
+const POLL: Duration = Duration::from_millis(50);
+
+/// A cache directory in use.
+pub struct CacheDirectory {
+    path: PathBuf,
+    _lock: Lock,
+}
+
+impl CacheDirectory {
+    /// Returns the directory as the source of a mount.
+    pub fn handle(&self) -> Result<MountSource, StepError> {
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+        let handle = rustix::fs::open(&self.path, flags, rustix::fs::Mode::empty())
+            .map_err(|errno| StepError::io("open", &self.path)(errno.into()))?;
+        Ok(MountSource::Handle(handle))
+    }
+}
+
+/// Opens the directory of a cache mount, making it where it is missing.
+pub async fn open(
+    worker: &BuildWorker,
+    cache: &CacheMount,
+    inputs: &[Snapshot],
+    context: &StepContext,
+) -> Result<CacheDirectory, StepError> {
+    let name = name(cache, inputs);
+    let mounts = worker.store.root().join("mounts");
+    match cache.sharing {
+        CacheSharing::Shared => {
+            let lock = wait(&mounts.join(format!("{name}.lock")), Sharing::Shared, cache, context).await?;
+            ready(worker, mounts.join(name), cache, inputs, lock).await
+        }
+        CacheSharing::Locked => {
+            let lock = wait(&mounts.join(format!("{name}.lock")), Sharing::Exclusive, cache, context).await?;
+            ready(worker, mounts.join(name), cache, inputs, lock).await
+        }
+        CacheSharing::Private => {
+            // The first free one of name, name.1, name.2, …
+            let mut number = 0_u32;
+            loop {
+                let name = if number == 0 { name.clone() } else { format!("{name}.{number}") };
+                let path = mounts.join(format!("{name}.lock"));
+                if let Attempt::Acquired(lock) = Lock::attempt(&path, Sharing::Exclusive)? {
+                    return ready(worker, mounts.join(name), cache, inputs, lock).await;
+                }
+                number += 1;
+            }
+        }
+    }
+}
+
+/// blake3 of the id and of what the initial content comes from.
+fn name(cache: &CacheMount, inputs: &[Snapshot]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    let mut field = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    field(b"xbuild-cache-mount-1");
+    field(cache.id.as_bytes());
+    if let Some((input, path)) = &cache.from {
+        field(path.as_bytes());
+        field(inputs[*input].identity().as_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+async fn wait(path: &Path, sharing: Sharing, cache: &CacheMount, context: &StepContext) -> Result<Lock, StepError> {
+    let mut told = false;
+    loop {
+        if let Attempt::Acquired(lock) = Lock::attempt(path, sharing)? {
+            return Ok(lock);
+        }
+        if !told {
+            context.waiting(format!("another step that uses the cache mount {:?}", cache.id));
+            told = true;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(POLL) => {}
+            () = context.cancelled() => return Err(StepError::Stopped),
+        }
+    }
+}
+
+async fn ready(
+    worker: &BuildWorker,
+    path: PathBuf,
+    cache: &CacheMount,
+    inputs: &[Snapshot],
+    lock: Lock,
+) -> Result<CacheDirectory, StepError> {
+    if !path.is_dir() {
+        // Made aside and renamed: a directory that is there is complete.
+        let staged = worker.scratch_directory()?.join("cache");
+        match &cache.from {
+            Some((input, source)) => worker.copy_directory(&inputs[*input], source, &staged).await?,
+            None => {
+                std::fs::DirBuilder::new().mode(0o700).create(&staged).map_err(StepError::io("make directory", &staged))?;
+                let permissions = std::fs::Permissions::from_mode(cache.mode);
+                std::fs::set_permissions(&staged, permissions).map_err(StepError::io("chmod", &staged))?;
+                std::os::unix::fs::chown(&staged, Some(cache.uid), Some(cache.gid))
+                    .map_err(StepError::io("chown", &staged))?;
+            }
+        }
+        match std::fs::rename(&staged, &path) {
+            // Two steps that share it may both have made it.
+            Err(_) if path.is_dir() => {}
+            other => other.map_err(StepError::io("rename", &path))?,
+        }
+    }
+    Ok(CacheDirectory { path, _lock: lock })
+}

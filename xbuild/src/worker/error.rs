@@ -1,0 +1,126 @@
+//! Why a step could not be done. The binary's failure is made of it at the door.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use executor::sandbox::{ExitStatus, OutOfMemory, PidsLimit, SandboxError};
+
+/// Everything that can go wrong while a step is done.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StepError {
+    /// The command ended otherwise than with 0: an outcome of the step, not an error of xbuild.
+    #[error("{}", ended(*status, oom, pids_limit))]
+    Ended {
+        /// How.
+        status: ExitStatus,
+        /// Whether the step's memory limit killed it.
+        oom: OutOfMemory,
+        /// Whether a fork was refused.
+        pids_limit: PidsLimit,
+    },
+    /// The sandbox could not be set up, or the command not be started.
+    #[error(transparent)]
+    Sandbox(Arc<SandboxError>),
+    /// The store, a blob, or a document.
+    #[error(transparent)]
+    Oci(Arc<oci::Error>),
+    /// A registry.
+    #[error(transparent)]
+    Registry(Arc<oci::registry::Error>),
+    /// A layer could not be packed.
+    #[error("pack the step's layer: {}", crate::failure::chain(&**.0))]
+    Pack(Arc<oci::pack::PackError>),
+    /// A layer's archive could not be read.
+    #[error("layer {layer}: {why}")]
+    Layer {
+        /// Its digest.
+        layer: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A user or group.
+    #[error(transparent)]
+    Owner(Arc<executor::owner::OwnerError>),
+    /// COPY, ADD or WORKDIR could not be planned.
+    #[error("{}", crate::failure::chain(&**.0))]
+    Copy(Arc<executor::copy::CopyError>),
+    /// A layer could not be unpacked.
+    #[error("{}", crate::failure::chain(&**.0))]
+    Unpack(Arc<executor::unpack::UnpackError>),
+    /// What a step left could not be read.
+    #[error("{}", crate::failure::chain(&**.0))]
+    Diff(Arc<executor::diff::DiffError>),
+    /// A required secret or ssh agent was not given.
+    #[error("{kind} {id:?} is required by the step and was not given — add {flag}")]
+    Missing {
+        /// `secret` or `ssh agent`.
+        kind: &'static str,
+        /// Which.
+        id: String,
+        /// The flag that gives it.
+        flag: String,
+    },
+    /// A system call of xbuild itself.
+    #[error("{action} {}: {source}", .path.display())]
+    Io {
+        /// The verb.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        source: Arc<std::io::Error>,
+    },
+    /// Something that the step's flags ask for and that is not supported.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The step was stopped because something else failed or the build was interrupted.
+    #[error("stopped")]
+    Stopped,
+}
+
+impl StepError {
+    /// Returns a closure that wraps an I/O error.
+    pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source: Arc::new(source) }
+    }
+}
+
+fn ended(status: ExitStatus, oom: &OutOfMemory, pids_limit: &PidsLimit) -> String {
+    let mut text = match status {
+        ExitStatus::Code(code) => format!("exit code: {code}"),
+        ExitStatus::Signal(signal) => format!("killed by signal {signal}"),
+    };
+    match (status, oom) {
+        (_, OutOfMemory::Killed { limit }) => text += &format!(" (out of memory: the limit of {limit} bytes was reached)"),
+        (ExitStatus::Signal(9) | ExitStatus::Code(137), OutOfMemory::Unwatched) => {
+            text += " (perhaps the host ran out of memory)";
+        }
+        (_, OutOfMemory::Unwatched | OutOfMemory::No) => {}
+    }
+    if let PidsLimit::Hit { limit } = pids_limit {
+        text += &format!(" (the limit of {limit} processes was reached, see --pids-limit)");
+    }
+    text
+}
+
+macro_rules! from {
+    ($($variant:ident: $type:ty),* $(,)?) => {
+        $(impl From<$type> for StepError {
+            fn from(error: $type) -> Self {
+                Self::$variant(Arc::new(error))
+            }
+        })*
+    };
+}
+
+from! {
+    Sandbox: SandboxError,
+    Oci: oci::Error,
+    Registry: oci::registry::Error,
+    Pack: oci::pack::PackError,
+    Owner: executor::owner::OwnerError,
+    Copy: executor::copy::CopyError,
+    Unpack: executor::unpack::UnpackError,
+    Diff: executor::diff::DiffError,
+}

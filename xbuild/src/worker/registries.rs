@@ -1,0 +1,71 @@
+//! The registry client of a command, made when it is first needed: reading the host's CA files costs more than
+//! a cached build.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use oci::registry::settings::Transport;
+use oci::registry::{Client, Environment, Event, Events, RegistrySettings, Settings};
+
+use crate::options::variable;
+
+/// Makes the client.
+pub struct Registries {
+    insecure: Vec<String>,
+    events: Events,
+    client: OnceLock<Client>,
+}
+
+impl Registries {
+    /// `insecure` registries are reached by plain HTTP; `note` is told what a user should know.
+    pub fn new(insecure: Vec<String>, note: impl Fn(String) + Send + Sync + 'static) -> Self {
+        let events = Events::new(move |event| note_of(&event).into_iter().for_each(&note));
+        Self { insecure, events, client: OnceLock::new() }
+    }
+
+    /// Returns the client.
+    pub fn client(&self) -> &Client {
+        self.client.get_or_init(|| Client::new(self.settings(), self.events.clone()))
+    }
+
+    fn settings(&self) -> Settings {
+        let insecure = RegistrySettings { transport: Transport::Http, ..RegistrySettings::default() };
+        Settings {
+            environment: environment(),
+            registries: self.insecure.iter().map(|host| (host.clone(), insecure.clone())).collect(),
+            ..Settings::default()
+        }
+    }
+}
+
+/// Returns what is worth a line; bytes that come and go are not.
+fn note_of(event: &Event) -> Option<String> {
+    match event {
+        Event::Waiting { host, what, reason, delay, attempt, attempts } => Some(format!(
+            "{what}: {reason}; attempt {attempt} of {attempts}, trying {host} again in {:.1} s",
+            delay.as_secs_f64()
+        )),
+        Event::TokenServer { registry, host } => Some(format!("{registry} has its tokens from {host}")),
+        Event::MirrorFailed { mirror, reason } => Some(format!("mirror {mirror}: {reason}")),
+        Event::Note(text) => Some(text.clone()),
+        Event::Received { .. } | Event::Sent { .. } | Event::Pushed { .. } => None,
+    }
+}
+
+fn environment() -> Environment {
+    // An upper-case HTTP_PROXY can be set by a request header under CGI and is ignored, as curl does.
+    let either = |upper: &str, lower: &str| variable(lower).or_else(|| variable(upper));
+    let path = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    Environment {
+        http_proxy: variable("http_proxy"),
+        https_proxy: either("HTTPS_PROXY", "https_proxy"),
+        all_proxy: either("ALL_PROXY", "all_proxy"),
+        no_proxy: either("NO_PROXY", "no_proxy"),
+        home: path("HOME"),
+        docker_config: path("DOCKER_CONFIG"),
+        docker_auth_config: variable("DOCKER_AUTH_CONFIG"),
+        registry_auth_file: path("REGISTRY_AUTH_FILE"),
+        xdg_runtime_dir: path("XDG_RUNTIME_DIR"),
+        xdg_config_home: path("XDG_CONFIG_HOME"),
+    }
+}

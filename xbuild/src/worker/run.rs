@@ -1,0 +1,289 @@
+//! RUN: an op and its inputs to a sandbox spec, the run, and what it left.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use executor::sandbox::{
+    Access, EtcFiles, ExitStatus, Limits, MemoryFile, MountSource, Overlay, PipeFile, Resource, Rlimit, RunningStep,
+    Stdio, StepEnd, StepMount, StepNetwork, StepSpec, User, Writes,
+};
+use executor::{owner, sandbox};
+use frontend::graph::{BindMount, Mount, Network, RunOp, SecretMount, Security, SshMount};
+use solver::{StepContext, Stream};
+
+use super::caches::{self, CacheDirectory};
+use super::error::StepError;
+use super::layer::Stack;
+use super::{BuildWorker, Snapshot};
+
+/// BuildKit's name for the sandbox, which some Dockerfiles' outputs contain.
+const HOSTNAME: &str = "buildkitsandbox";
+
+/// How long a step may take to end after SIGTERM.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// A finished run: its writes, and what must not be taken for writes.
+pub struct Ran {
+    /// The overlay's upper directory.
+    pub upper: PathBuf,
+    /// How it ended.
+    pub end: StepEnd,
+}
+
+/// Directories that a run writes into and what it keeps open or locked meanwhile.
+struct Prepared {
+    spec: StepSpec,
+    upper: PathBuf,
+    _caches: Vec<CacheDirectory>,
+}
+
+/// Runs the step on `parent`.
+pub async fn run(
+    worker: &BuildWorker,
+    run: &RunOp,
+    source_date_epoch: Option<i64>,
+    parent: &Stack,
+    inputs: &[Snapshot],
+    context: &StepContext,
+) -> Result<Ran, StepError> {
+    let prepared = prepare(worker, run, source_date_epoch, parent, inputs, context).await?;
+    let (stdout, stderr) = (pipe()?, pipe()?);
+    let stdio = Stdio { stdin: None, stdout: stdout.1, stderr: stderr.1 };
+    let step = worker.spawner.run(&prepared.spec, stdio)?;
+    let readers = [(stdout.0, Stream::Stdout), (stderr.0, Stream::Stderr)].map(|(pipe, stream)| {
+        let context = context.clone();
+        tokio::task::spawn_blocking(move || forward(pipe, stream, &context))
+    });
+    let end = wait(step, context).await?;
+    for reader in readers {
+        reader.await.expect("forwarding does not panic");
+    }
+    match end.status {
+        ExitStatus::Code(0) => Ok(Ran { upper: prepared.upper, end }),
+        _ if context.is_cancelled() => Err(StepError::Stopped),
+        status => Err(StepError::Ended { status, oom: end.oom, pids_limit: end.pids_limit }),
+    }
+}
+
+/// Waits for the step's end; on cancellation asks it to end first.
+async fn wait(step: RunningStep, context: &StepContext) -> Result<StepEnd, StepError> {
+    let killer = step.killer();
+    let mut ended = tokio::task::spawn_blocking(move || step.wait());
+    let end = tokio::select! {
+        end = &mut ended => end,
+        () = context.cancelled() => {
+            killer.terminate(GRACE);
+            ended.await
+        }
+    };
+    Ok(end.expect("waiting does not panic")?)
+}
+
+/// Passes on what the step writes until the last writer is gone.
+fn forward(pipe: OwnedFd, stream: Stream, context: &StepContext) {
+    let mut pipe = std::fs::File::from(pipe);
+    let mut buffer = vec![0; 32 << 10];
+    loop {
+        match pipe.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(count) => context.log(stream, &buffer[..count]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
+    }
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd), StepError> {
+    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|errno| StepError::io("open", "a pipe")(errno.into()))
+}
+
+async fn prepare(
+    worker: &BuildWorker,
+    run: &RunOp,
+    source_date_epoch: Option<i64>,
+    parent: &Stack,
+    inputs: &[Snapshot],
+    context: &StepContext,
+) -> Result<Prepared, StepError> {
+    let user = owner::resolve_user(&worker.layers.tree(parent).await?, &run.user)?;
+    let lowers = worker.layers.directories(parent).await?;
+    let writes = worker.scratch_writes()?;
+    let upper = writes.upper.clone();
+    let mut caches = Vec::new();
+    let mut env = environment(run, &user.home, source_date_epoch);
+    let mut mounts = Vec::new();
+    for mount in &run.mounts {
+        let made = match mount {
+            Mount::Bind(bind) => Some(bind_mount(worker, bind, inputs).await?),
+            Mount::Cache(cache) => {
+                let directory = caches::open(worker, cache, inputs, context).await?;
+                let source = directory.handle()?;
+                caches.push(directory);
+                let access = if cache.read_only { Access::ReadOnly } else { Access::ReadWrite };
+                Some(StepMount { target: PathBuf::from(&cache.target), source, access })
+            }
+            Mount::Tmpfs(tmpfs) => Some(StepMount {
+                target: PathBuf::from(&tmpfs.target),
+                source: MountSource::Tmpfs { size: tmpfs.size, mode: 0o1777 },
+                access: Access::ReadWrite,
+            }),
+            Mount::Secret(secret) => secret_mount(worker, secret, &mut env)?,
+            Mount::Ssh(ssh) => ssh_mount(worker, ssh, &mut env)?,
+        };
+        mounts.extend(made);
+    }
+    let network = network(run.network);
+    let spec = StepSpec {
+        rootfs: Overlay { lowers, writes: Some(writes) },
+        args: run.args.iter().map(OsString::from).collect(),
+        env: env.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+        cwd: PathBuf::from(&run.cwd),
+        user: User { uid: user.ids.uid, gid: user.ids.gid, groups: user.groups },
+        hostname: HOSTNAME.to_owned(),
+        mounts,
+        pipes: run
+            .files
+            .iter()
+            .map(|file| PipeFile { name: file.name.clone(), data: file.data.clone(), mode: file.mode })
+            .collect(),
+        etc: etc_files(run),
+        host_ca: worker.options.host_ca.clone(),
+        network,
+        security: match run.security {
+            Security::Sandbox => sandbox::Security::Sandbox,
+            Security::Insecure => sandbox::Security::Insecure,
+        },
+        privileges: sandbox::Privileges::MayGrow,
+        limits: limits(worker, run),
+        ulimits: run.ulimits.iter().map(rlimit).collect::<Result<_, _>>()?,
+    };
+    Ok(Prepared { spec, upper, _caches: caches })
+}
+
+/// Default is the host's network: namespaces with NAT come with the sandbox work; the build says so once.
+fn network(requested: Network) -> StepNetwork {
+    match requested {
+        Network::None => StepNetwork::None,
+        Network::Default | Network::Host => StepNetwork::Host,
+    }
+}
+
+/// The environment of the Dockerfile, then the machine's proxies, then HOME where nothing sets it.
+fn environment(run: &RunOp, home: &str, source_date_epoch: Option<i64>) -> Vec<(String, String)> {
+    let mut env = run.env.clone();
+    let mut add = |name: &str, value: &str| {
+        if env.iter().all(|(known, _)| known != name) {
+            env.push((name.to_owned(), value.to_owned()));
+        }
+    };
+    for (name, value) in &run.proxy_env {
+        add(name, value);
+    }
+    add("HOME", home);
+    if let Some(epoch) = source_date_epoch {
+        add("SOURCE_DATE_EPOCH", &epoch.to_string());
+    }
+    env
+}
+
+fn etc_files(run: &RunOp) -> EtcFiles {
+    let mut hosts = format!("127.0.0.1\tlocalhost {HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    for host in &run.extra_hosts {
+        hosts += &format!("{}\t{}\n", host.address, host.name);
+    }
+    let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    EtcFiles { hosts: Some(hosts), resolv_conf: Some(resolv_conf), hostname: Some(format!("{HOSTNAME}\n")) }
+}
+
+fn limits(worker: &BuildWorker, run: &RunOp) -> Limits {
+    let limits = &worker.options.limits;
+    Limits {
+        pids: Some(limits.pids),
+        memory: limits.memory,
+        cpu_quota: limits.cpu_quota,
+        cpu_period: limits.cpu_period,
+        cpuset: limits.cpuset_cpus.clone(),
+        shm_size: run.shm_size.unwrap_or(Limits::default().shm_size),
+    }
+}
+
+fn rlimit(limit: &frontend::graph::Ulimit) -> Result<Rlimit, StepError> {
+    let resource = Resource::parse(&limit.name)
+        .ok_or_else(|| StepError::Unsupported(format!("unknown resource limit {:?}", limit.name)))?;
+    let value = |number: i64| u64::try_from(number).unwrap_or(u64::MAX);
+    Ok(Rlimit { resource, soft: value(limit.soft), hard: value(limit.hard) })
+}
+
+async fn bind_mount(worker: &BuildWorker, bind: &BindMount, inputs: &[Snapshot]) -> Result<StepMount, StepError> {
+    let lowers = match &inputs[bind.input] {
+        Snapshot::Layers(stack) => worker.layers.directories(stack).await?,
+        Snapshot::Local(local) => vec![worker.materialise(local).await?],
+    };
+    let (writes, access) = match bind.writable {
+        true => (Some(worker.scratch_writes()?), Access::ReadWrite),
+        false => (None, Access::ReadOnly),
+    };
+    let subpath = PathBuf::from(bind.source.trim_start_matches('/'));
+    let source = MountSource::Layers { overlay: Overlay { lowers, writes }, subpath };
+    Ok(StepMount { target: PathBuf::from(&bind.target), source, access })
+}
+
+fn secret_mount(
+    worker: &BuildWorker,
+    secret: &SecretMount,
+    env: &mut Vec<(String, String)>,
+) -> Result<Option<StepMount>, StepError> {
+    let Some(data) = worker.secret(&secret.id)? else {
+        if secret.required {
+            let flag = format!("--secret id={},src=PATH", secret.id);
+            return Err(StepError::Missing { kind: "secret", id: secret.id.clone(), flag });
+        }
+        return Ok(None);
+    };
+    if let Some(name) = &secret.env {
+        env.retain(|(known, _)| known != name);
+        env.push((name.clone(), String::from_utf8_lossy(&data).into_owned()));
+    }
+    let file = MemoryFile { data, mode: secret.mode, uid: secret.uid, gid: secret.gid };
+    Ok(secret.target.as_ref().map(|target| StepMount {
+        target: PathBuf::from(target),
+        source: MountSource::File(file),
+        access: Access::ReadOnly,
+    }))
+}
+
+fn ssh_mount(
+    worker: &BuildWorker,
+    ssh: &SshMount,
+    env: &mut Vec<(String, String)>,
+) -> Result<Option<StepMount>, StepError> {
+    let Some((_, socket)) = worker.options.ssh.iter().find(|(id, _)| *id == ssh.id) else {
+        if ssh.required {
+            let flag = format!("--ssh {}", ssh.id);
+            return Err(StepError::Missing { kind: "ssh agent", id: ssh.id.clone(), flag });
+        }
+        return Ok(None);
+    };
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+    let handle = rustix::fs::open(socket, flags, rustix::fs::Mode::empty())
+        .map_err(|errno| StepError::io("open", socket)(errno.into()))?;
+    env.push(("SSH_AUTH_SOCK".to_owned(), ssh.target.clone()));
+    let source = MountSource::Handle(handle);
+    Ok(Some(StepMount { target: PathBuf::from(&ssh.target), source, access: Access::ReadWrite }))
+}
+
+impl BuildWorker {
+    /// Makes the directories of one overlay's writes. They live as long as the build.
+    pub fn scratch_writes(&self) -> Result<Writes, StepError> {
+        let directory = self.scratch_directory()?;
+        let (upper, work) = (directory.join("upper"), directory.join("work"));
+        for path in [&upper, &work] {
+            std::fs::create_dir(path).map_err(StepError::io("make directory", path))?;
+        }
+        Ok(Writes { upper, work })
+    }
+}
