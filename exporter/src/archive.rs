@@ -116,7 +116,9 @@ fn header(name: &str, size: u64, kind: tar::EntryType) -> Vec<u8> {
     header.set_entry_type(kind);
     header.set_size(size);
     header.set_mode(if kind.is_dir() { 0o755 } else { 0o644 });
-    (header.set_uid(0), header.set_gid(0), header.set_mtime(0));
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
     header.set_cksum();
     header.as_bytes().to_vec()
 }

@@ -18,8 +18,12 @@ use crate::Digest;
 use crate::error::{Error, Result};
 use crate::lock;
 
-/// A list with more lines than this is rewritten without duplicates and without what is gone.
-const COMPACT_LINES: usize = 20_000;
+/// A list that has grown by more lines than this, and to twice its size, since it was last rewritten is rewritten
+/// without duplicates and without what is gone.
+const COMPACT_LINES: usize = 2000;
+
+/// What the first line of a rewritten list starts with; the number of lines follows.
+const REWRITTEN: &str = "#rewritten ";
 
 /// The journal of a store.
 #[derive(Debug)]
@@ -32,6 +36,8 @@ pub struct Journal {
 #[derive(Debug, Default)]
 struct State {
     trusted: BTreeSet<String>,
+    /// Whether the durable list is in `trusted`; it is read when first asked for.
+    durable_read: bool,
     /// Recorded by this process and not durable yet.
     fresh: Vec<String>,
     /// How much of this boot's list has been read; other processes append to it.
@@ -49,19 +55,12 @@ impl Journal {
         format!("layer/{flavour}/{id}")
     }
 
-    pub(super) fn open(root: &Path) -> Result<Self> {
+    pub(super) fn open(root: &Path) -> Self {
         Self::open_in_boot(root, boot_id())
     }
 
-    pub(super) fn open_in_boot(root: &Path, boot: String) -> Result<Self> {
-        let directory = root.join("marks");
-        let journal = Self { directory, boot, state: Mutex::default() };
-        {
-            let mut state = journal.state();
-            state.trusted.extend(lines(&read_from(&journal.durable(), 0)?.0));
-            journal.read_recent(&mut state)?;
-        }
-        Ok(journal)
+    pub(super) fn open_in_boot(root: &Path, boot: String) -> Self {
+        Self { directory: root.join("marks"), boot, state: Mutex::default() }
     }
 
     /// Returns whether `object` is durable or was made in this boot.
@@ -70,8 +69,14 @@ impl Journal {
         if state.trusted.contains(object) {
             return true;
         }
-        // Another process may have made it since we looked. A list that cannot be read trusts nobody.
-        self.read_recent(&mut state).is_ok() && state.trusted.contains(object)
+        // A list that cannot be read trusts nobody. Another process may have made the object since we looked.
+        if !state.durable_read {
+            let (text, _) = read_from(&self.durable(), 0).unwrap_or_default();
+            state.trusted.extend(lines(&text));
+            state.durable_read = true;
+        }
+        state.trusted.contains(object)
+            || self.read_recent(&mut state).is_ok() && state.trusted.contains(object)
     }
 
     /// Notes that `object` is in its place, whole for this boot.
@@ -114,14 +119,19 @@ impl Journal {
     /// Lines that another process appends during the rewrite are lost, which costs a later check.
     fn compact(&self) -> Result<()> {
         let (text, _) = read_from(&self.durable(), 0)?;
-        if text.iter().filter(|byte| **byte == b'\n').count() <= COMPACT_LINES {
+        let first = text.split(|byte| *byte == b'\n').next().and_then(|line| std::str::from_utf8(line).ok());
+        let before = first.and_then(|line| line.strip_prefix(REWRITTEN)?.parse::<usize>().ok()).unwrap_or(0);
+        let count = text.iter().filter(|byte| **byte == b'\n').count();
+        if count <= before.saturating_mul(2).saturating_add(COMPACT_LINES) {
             return Ok(());
         }
         let root = self.directory.parent().unwrap_or(&self.directory);
         let kept: BTreeSet<String> =
             lines(&text).filter(|object| object_path(root, object).exists()).collect();
-        let kept: String = kept.into_iter().map(|object| object + "\n").collect();
-        lock::replace(&self.directory, &self.durable(), kept.as_bytes())
+        let head = format!("{REWRITTEN}{}\n", kept.len());
+        let text: String =
+            std::iter::once(head).chain(kept.into_iter().map(|object| object + "\n")).collect();
+        lock::replace(&self.directory, &self.durable(), text.as_bytes())
     }
 
     fn read_recent(&self, state: &mut State) -> Result<()> {

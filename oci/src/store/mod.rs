@@ -67,7 +67,7 @@ impl Store {
         if !check_directory(&root)? || read_version(&root)?.is_none() {
             initialise(&root)?;
         }
-        let journal = Arc::new(Journal::open(&root)?);
+        let journal = Arc::new(Journal::open(&root));
         let layout = Layout::open(&root.join("images")).or_else(|_| Layout::create(&root.join("images")))?;
         Ok(Self { layout: layout.with_journal(journal.clone()), journal, root: Arc::new(root) })
     }
