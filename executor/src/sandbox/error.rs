@@ -39,6 +39,14 @@ pub enum SandboxError {
     /// The spawner is gone.
     #[error("the process that starts steps has died — it was probably killed — start the build again")]
     SpawnerGone,
+    /// The step's main process has ended, but another one cannot be killed.
+    #[error(
+        "ending the step — process {process} does not die (uninterruptible, such as on a hung network file system) — it is left behind; see dmesg or free its file system"
+    )]
+    Stuck {
+        /// Its number in the step and its name.
+        process: String,
+    },
     /// The step could not be set up or started.
     #[error(transparent)]
     Step(#[from] StepFailure),

@@ -8,7 +8,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType};
 use rustix::process::Signal;
@@ -25,6 +25,9 @@ use super::seccomp;
 use super::spec::{ExitStatus, Usage};
 use super::sys::{self, Cloned, Waited};
 use super::wire::Wire;
+
+/// Milliseconds after which a process that survives SIGKILL is told of.
+const STUCK_AFTER: u64 = 10_000;
 
 /// What an init inherits from the spawner.
 pub(super) struct Inherited<'a> {
@@ -108,7 +111,7 @@ fn start(
     let stubs = std::mem::take(&mut rootfs.stubs);
     let proc = rootfs.proc.take();
     drop::<Rootfs>(rootfs);
-    let (status, usage) = attend(conversation, &signals, main)?;
+    let (status, usage) = attend(conversation, &signals, main, proc.as_ref())?;
     drop(proc);
     finish(inherited, &stubs, status, usage)
 }
@@ -122,13 +125,18 @@ fn read_request(fd: Option<OwnedFd>) -> Result<Request, StepFailure> {
 }
 
 /// Reaps until the main process has ended, obeying the builder meanwhile; then kills and reaps the rest.
-fn attend(conversation: &OwnedFd, signals: &OwnedFd, main: i32) -> Result<(i32, Usage), StepFailure> {
+fn attend(
+    conversation: &OwnedFd,
+    signals: &OwnedFd,
+    main: i32,
+    proc: Option<&OwnedFd>,
+) -> Result<(i32, Usage), StepFailure> {
     let mut deadline = None;
     loop {
         match sys::reap() {
             Waited::Ended(pid, status, usage) if pid == main => {
                 // Daemons of the step may hold its output open: they go now (reliability: no hang on them).
-                reap_rest(conversation, signals);
+                reap_rest(conversation, signals, proc);
                 return Ok((status, usage));
             }
             Waited::Ended(..) => continue,
@@ -172,21 +180,44 @@ fn drain(signals: &OwnedFd) {
     while rustix::io::read(signals, &mut buffer).is_ok_and(|count| count > 0) {}
 }
 
-fn reap_rest(conversation: &OwnedFd, signals: &OwnedFd) {
+fn reap_rest(conversation: &OwnedFd, signals: &OwnedFd, proc: Option<&OwnedFd>) {
     let _ = sys::kill_all(libc::SIGKILL); // ESRCH: nobody is left
+    let mut deadline = Some(now_millis() + STUCK_AFTER);
     loop {
         match sys::reap() {
             Waited::NoChildren => return,
             Waited::Ended(..) => continue,
             Waited::Nothing => {}
         }
+        let timeout = deadline.map(remaining);
         let mut polled = [PollFd::new(conversation, PollFlags::empty()), PollFd::new(signals, PollFlags::IN)];
-        let _ = rustix::event::poll(&mut polled, None); // a failed poll only means another look
+        let ready = rustix::event::poll(&mut polled, timeout.as_ref());
         if !polled[0].revents().is_empty() {
             sys::exit(1);
         }
+        if ready == Ok(0) {
+            // Told once; whether to go on waiting is the builder's decision.
+            deadline = None;
+            tell(conversation, &Event::Stuck { process: proc.map(survivor).unwrap_or_default() });
+        }
         drain(signals);
     }
+}
+
+/// Number and name of a process of the step that is still there.
+fn survivor(proc: &OwnedFd) -> String {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::openat(proc, ".", flags, Mode::empty()).and_then(rustix::fs::Dir::new);
+    let Ok(directory) = directory else { return String::new() };
+    let numbers =
+        directory.flatten().filter_map(|entry| entry.file_name().to_str().ok()?.parse::<u32>().ok());
+    let Some(number) = numbers.filter(|number| *number != 1).min() else { return String::new() };
+    let name =
+        rustix::fs::openat(proc, format!("{number}/comm"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .ok()
+            .and_then(|fd| std::io::read_to_string(std::fs::File::from(fd)).ok())
+            .unwrap_or_default();
+    format!("{number} ({})", name.trim())
 }
 
 fn now_millis() -> u64 {

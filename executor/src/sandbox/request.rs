@@ -73,6 +73,8 @@ pub(super) enum Event {
     Failed { failure: StepFailure },
     /// The main process ended and the file system is clean again.
     Ended { status: i32, usage: Usage, stubs: Vec<PathBuf>, parents: Vec<PathBuf> },
+    /// The main process ended, but this one survives SIGKILL.
+    Stuck { process: String },
     /// Init is gone, and with it every process and mount. Told by the spawner.
     Reaped { status: i32 },
 }
@@ -103,6 +105,7 @@ wire_enum!(Event {
     0 Failed { failure: failure },
     1 Ended { status: status, usage: usage, stubs: stubs, parents: parents },
     2 Reaped { status: status },
+    3 Stuck { process: process },
 });
 wire_enum!(StepFailure {
     0 Setup { call: call, errno: errno },

@@ -114,6 +114,7 @@ impl RunningStep {
                 self.ended = Some(StepEnd { status, oom, pids_limit, usage, stubs, stub_parents: parents });
                 Ok(None)
             }
+            Event::Stuck { process } => Err(SandboxError::Stuck { process }),
             Event::Reaped { status } => self.reaped(status).map(Some),
         }
     }

@@ -19,6 +19,7 @@ cases! {
     steps_run_at_once_from_many_threads,
     exec_failures_are_distinct,
     try_wait_does_not_block,
+    a_process_that_cannot_die_is_told_of,
     kill_9_of_the_builder_leaves_nothing,
     rt_02_descriptors_of_the_caller_reach_no_step,
     the_death_of_the_spawner_is_told_and_takes_its_steps_along,
@@ -147,6 +148,34 @@ fn try_wait_does_not_block(spawner: &Spawner) {
         }
     };
     assert_eq!(end.status, ExitStatus::Code(7));
+}
+
+/// A process in a frozen v1 group takes no SIGKILL until it is thawed: as good as one on a hung file system.
+fn a_process_that_cannot_die_is_told_of(spawner: &Spawner) {
+    let group = Path::new("/sys/fs/cgroup/freezer").join(format!("test-{}", std::process::id()));
+    if std::fs::create_dir(&group).is_err() {
+        return println!("SKIP: no freezer group can be made here");
+    }
+    let image = Image::new();
+    let (step, mut reader) = start(spawner, &image.shell("sleep 1000 & echo up; wait"));
+    std::io::Read::read_exact(&mut reader, &mut [0; 3]).expect("the step says up");
+    let sleeper = descendants(std::process::id()).into_iter().rfind(|pid| {
+        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.ends_with(b"sleep\x001000\0"))
+    });
+    let write =
+        |file: &str, text: &str| std::fs::write(group.join(file), text).expect("the group can be written");
+    write("tasks", &sleeper.expect("it was started").to_string());
+    write("freezer.state", "FROZEN");
+    let main = descendants(std::process::id()).into_iter().find(|pid| {
+        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"/bin/sh\0"))
+    });
+    let main = rustix::process::Pid::from_raw(main.expect("it runs") as i32).expect("it is positive");
+    rustix::process::kill_process(main, rustix::process::Signal::TERM).expect("it runs");
+    let told = step.expect("the step starts").wait().expect_err("it cannot end").to_string();
+    write("freezer.state", "THAWED");
+    assert!(told.contains("(sleep) does not die"), "{told}");
+    read_all(reader);
+    std::fs::remove_dir(&group).expect("the group is empty again");
 }
 
 /// Times a RUN of `true`: `sandbox --bench`, by hand.
