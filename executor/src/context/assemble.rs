@@ -8,7 +8,7 @@ use frontend::graph::Selection;
 use oci::layer::{Entry, Kind};
 use rayon::prelude::*;
 
-use super::walk::{Item, Stamp};
+use super::walk::{Item, Role, Stamp};
 use super::{Context, ScanError, hash};
 use crate::tree::{Directory, Tree, compare_paths};
 
@@ -20,15 +20,18 @@ pub fn assemble(
 ) -> Result<Selection, ScanError> {
     let outside = Directory::new(Arc::clone(context.root));
     for link in links {
-        items.extend(lstat(&outside, &link)?.map(included));
+        items.extend(lstat(&outside, &link)?.map(|entry| unstamped(entry, Role::Selected)));
     }
-    // What is included itself stands before a passing mention of the same path, and survives.
-    let order = |left: &Item, right: &Item| {
-        let paths = compare_paths(&left.entry.path, &right.entry.path);
-        paths.then_with(|| (right.included, right.keeps_metadata).cmp(&(left.included, left.keeps_metadata)))
-    };
-    items.par_sort_unstable_by(order);
-    items.dedup_by(|later, earlier| later.entry.path == earlier.entry.path);
+    items.par_sort_unstable_by(|left, right| {
+        compare_paths(&left.entry.path, &right.entry.path).then_with(|| left.role.cmp(&right.role))
+    });
+    items.dedup_by(|later, earlier| {
+        let same = later.entry.path == earlier.entry.path;
+        if same && (earlier.role, later.role) == (Role::Base, Role::Parent) {
+            earlier.role = Role::Selected;
+        }
+        same
+    });
     let mut items = with_ancestors(&outside, items)?;
     link_names(&mut items);
     hash_files(context, &mut items)?;
@@ -40,8 +43,8 @@ fn lstat(tree: &Directory, path: &Path) -> Result<Option<Entry>, ScanError> {
     Ok(tree.lstat(path).map_err(failed)?.map(|node| node.entry))
 }
 
-const fn included(entry: Entry) -> Item {
-    Item { entry, stamp: NO_STAMP, included: true, keeps_metadata: false }
+const fn unstamped(entry: Entry, role: Role) -> Item {
+    Item { entry, stamp: NO_STAMP, role }
 }
 
 const NO_STAMP: Stamp = Stamp {
@@ -60,9 +63,12 @@ fn with_ancestors(tree: &Directory, items: Vec<Item>) -> Result<Vec<Item>, ScanE
     let mut passing: Vec<Item> = Vec::new();
     for item in items {
         passing.retain(|above| item.entry.path.starts_with(&above.entry.path));
-        if !item.included {
-            passing.push(item);
-            continue;
+        match item.role {
+            Role::Parent | Role::Passing => {
+                passing.push(item);
+                continue;
+            }
+            Role::Selected | Role::Base => {}
         }
         let parent = item.entry.path.parent().unwrap_or(Path::new(""));
         let is_known = kept.last().is_some_and(|last| {
@@ -76,7 +82,7 @@ fn with_ancestors(tree: &Directory, items: Vec<Item>) -> Result<Vec<Item>, ScanE
     }
     if kept.first().is_none_or(|first| !first.entry.path.as_os_str().is_empty()) {
         let root = lstat(tree, Path::new(""))?.unwrap_or_else(|| Entry::directory("", 0o755));
-        kept.insert(0, Item { included: false, ..included(root) });
+        kept.insert(0, unstamped(root, Role::Passing));
     }
     Ok(kept)
 }
@@ -96,7 +102,7 @@ fn add_ancestors(
         let known = passing.iter().position(|item| item.entry.path == path).map(|at| passing.remove(at));
         let item = match known {
             Some(item) => Some(item),
-            None => lstat(tree, path)?.map(|entry| Item { included: false, ..included(entry) }),
+            None => lstat(tree, path)?.map(|entry| unstamped(entry, Role::Passing)),
         };
         kept.push(item.ok_or_else(|| ScanError::Changed { path: path.to_owned() })?);
     }
@@ -157,10 +163,10 @@ fn copy_to_hard_links(items: &mut [Item]) {
 
 /// Returns the entry as the selection has it.
 fn landed(item: Item) -> Entry {
-    let Item { mut entry, included, keeps_metadata, .. } = item;
+    let Item { mut entry, role, .. } = item;
     (entry.uid, entry.gid) = (0, 0);
     let is_root = entry.path.as_os_str().is_empty();
-    if is_root || !(included || keeps_metadata) {
+    if is_root || matches!(role, Role::Base | Role::Passing) {
         entry.mode = 0o755;
         entry.xattrs.clear();
     }

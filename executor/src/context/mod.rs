@@ -118,8 +118,11 @@ pub fn scan(context: &Context<'_>, request: &SelectionRequest) -> Result<Selecti
     let mut items = Vec::new();
     for root in &roots.walks {
         let found = walk::walk(context, root)?;
-        if let Some(literal) = root.required.as_deref().filter(|_| !found.iter().any(|item| item.included)) {
-            return Err(missing::not_found(context, literal, &root.path));
+        if let Some(required) = &root.required
+            && !found.iter().any(|item| item.role == walk::Role::Selected)
+            && context.ignore.ignores(&required.real.to_string_lossy())
+        {
+            return Err(missing::not_found(context, &required.asked, &required.real));
         }
         items.extend(found);
     }

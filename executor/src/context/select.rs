@@ -8,6 +8,8 @@ use frontend::graph::pattern::clean_below_root;
 use frontend::graph::pattern::ignore::Rules;
 use frontend::graph::pattern::wildcard::{ParentsPattern, Wildcard, is_pattern, literal};
 
+use oci::layer::Kind;
+
 use super::{Context, ScanError, missing};
 use crate::tree::{Content, Directory, Last, Node, Tree, TreeError, find, resolve};
 
@@ -29,8 +31,17 @@ pub struct Root {
     pub excludes: Arc<Rules>,
     /// `--parents`: what is wanted below `path`.
     pub parents: Option<ParentsPattern>,
-    /// How the source was written, where finding nothing is an error.
-    pub required: Option<PathBuf>,
+    /// The source, where it is an error that the ignore file hides all of it.
+    pub required: Option<Required>,
+}
+
+/// A source without wildcards.
+#[derive(Debug, Clone)]
+pub struct Required {
+    /// As it was asked for.
+    pub asked: PathBuf,
+    /// Without links.
+    pub real: PathBuf,
 }
 
 /// Returns where to walk.
@@ -58,25 +69,30 @@ impl Finder<'_> {
             let path = if self.request.wildcards { literal(pattern) } else { pattern.to_owned() };
             return self.add_literal(Path::new(&clean_below_root(&path)));
         }
-        for path in self.matches(pattern)? {
-            let excluded = || self.excludes.ignores(&path.file_name().unwrap_or_default().to_string_lossy());
-            let is_directory = self.lstat(&path)?.is_some_and(|node| node.entry.is_directory());
-            if !is_directory && excluded() {
+        for node in self.matches(pattern)? {
+            let path = node.entry.path;
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if !matches!(node.entry.kind, Kind::Directory { .. }) && self.excludes.ignores(&name) {
                 continue;
             }
-            // A link that a wildcard matches and that leads nowhere is an error of the copy, not of a walk.
-            self.follow(&path, None)?;
+            // It was matched, so it is a link that leads nowhere, or to something ignored.
+            if !self.follow(&path, Wanted::ByPattern)? {
+                return Err(missing::not_found(self.context, &path, &path));
+            }
         }
         Ok(())
     }
 
     fn add_literal(&mut self, path: &Path) -> Result<(), ScanError> {
-        let required = (!path.as_os_str().is_empty()).then(|| path.to_owned());
-        if self.follow(path, required)? { Ok(()) } else { Err(missing::not_found(self.context, path, path)) }
+        if self.follow(path, Wanted::ByName)? {
+            Ok(())
+        } else {
+            Err(missing::not_found(self.context, path, path))
+        }
     }
 
     /// Adds what `path` leads to; `false` if there is nothing.
-    fn follow(&mut self, path: &Path, required: Option<PathBuf>) -> Result<bool, ScanError> {
+    fn follow(&mut self, path: &Path, wanted: Wanted) -> Result<bool, ScanError> {
         let last = if self.request.follow { Last::Follow } else { Last::Keep };
         let resolved = match resolve(&self.tree, path, last) {
             Err(TreeError::NotDirectory(_)) => return Ok(false),
@@ -85,6 +101,7 @@ impl Finder<'_> {
         self.roots.links.extend(resolved.links);
         let found = resolved.node.is_some();
         if found {
+            let required = wanted.required(path, &resolved.path);
             self.walk(resolved.path, None, required);
         }
         Ok(found)
@@ -96,8 +113,12 @@ impl Finder<'_> {
         let wild = |text: &str| self.request.wildcards && is_pattern(text);
         let (wild_base, wild_wanted) = (wild(&base), wild(&wanted));
         let whole = Path::new(&base).join(&wanted);
-        let bases = if wild_base { self.matches(&base)? } else { vec![PathBuf::from(&base)] };
-        let required = (!wild_base && !wild_wanted).then(|| whole.clone());
+        let bases = if wild_base {
+            self.matches(&base)?.into_iter().map(|node| node.entry.path).collect()
+        } else {
+            vec![PathBuf::from(&base)]
+        };
+        let by = if wild_base || wild_wanted { Wanted::ByPattern } else { Wanted::ByName };
         for base in bases {
             let resolved = match resolve(&self.tree, &base, Last::Follow) {
                 Err(TreeError::NotDirectory(_)) => None,
@@ -108,17 +129,20 @@ impl Finder<'_> {
             };
             self.roots.links.extend(resolved.links);
             let parents = (!wanted.is_empty()).then(|| ParentsPattern::compile(&wanted)).transpose()?;
-            let required = required.clone().filter(|path| !path.as_os_str().is_empty());
-            self.walk(resolved.path, parents, required);
+            let real = if wanted.is_empty() { resolved.path.clone() } else { resolved.path.join(&wanted) };
+            if by == Wanted::ByName && self.lstat(&real)?.is_none() {
+                return Err(missing::not_found(self.context, &whole, &real));
+            }
+            self.walk(resolved.path, parents, by.required(&whole, &real));
         }
         Ok(())
     }
 
-    fn walk(&mut self, path: PathBuf, parents: Option<ParentsPattern>, required: Option<PathBuf>) {
+    fn walk(&mut self, path: PathBuf, parents: Option<ParentsPattern>, required: Option<Required>) {
         self.roots.walks.push(Root { path, excludes: Arc::clone(&self.excludes), parents, required });
     }
 
-    fn matches(&self, pattern: &str) -> Result<Vec<PathBuf>, ScanError> {
+    fn matches(&self, pattern: &str) -> Result<Vec<Node>, ScanError> {
         let bad = |source| ScanError::Pattern { pattern: pattern.to_owned(), source };
         let wildcard = Wildcard::compile(pattern).map_err(bad)?;
         find(&self.tree, &wildcard).map_err(|source| ScanError::Tree { path: pattern.into(), source })
@@ -126,6 +150,23 @@ impl Finder<'_> {
 
     fn lstat(&self, path: &Path) -> Result<Option<Node>, ScanError> {
         self.tree.lstat(path).map_err(|source| ScanError::Tree { path: path.to_owned(), source })
+    }
+}
+
+/// How a source is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// Without wildcards: it has to be there.
+    ByName,
+    /// With wildcards.
+    ByPattern,
+}
+
+impl Wanted {
+    /// The context's own directory is never missing, however much of it is ignored.
+    fn required(self, asked: &Path, real: &Path) -> Option<Required> {
+        let is_required = self == Self::ByName && !asked.as_os_str().is_empty();
+        is_required.then(|| Required { asked: asked.to_owned(), real: real.to_owned() })
     }
 }
 

@@ -25,10 +25,21 @@ pub struct Item {
     pub entry: Entry,
     /// What tells versions of the file apart.
     pub stamp: Stamp,
-    /// Whether it is wanted itself; otherwise it is a directory on the way to what is.
-    pub included: bool,
-    /// Whether it lands in the image with its own mode, being a parent that `--parents` copies.
-    pub keeps_metadata: bool,
+    /// Why it is there.
+    pub role: Role,
+}
+
+/// Why something is in a selection. Where one path has several roles, the first of these counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// It is wanted itself.
+    Selected,
+    /// `--parents` looks below it, even where that finds nothing. Its metadata is not copied.
+    Base,
+    /// It is a directory around what is wanted, which `--parents` copies.
+    Parent,
+    /// It is a directory on the way to what is wanted.
+    Passing,
 }
 
 /// Inode, size and times: equal stamps of one path mean equal content, but for files changed just now.
@@ -167,8 +178,13 @@ impl<'a> Walker<'a> {
             .map_err(|errno| call("statx")(errno.into()))?;
         let mut entry = entry_of(path.clone(), &stat).expect("an open directory is a directory");
         entry.xattrs = hash::xattrs(&open).map_err(call("flistxattr"))?;
-        let keeps_metadata = self.root.parents.is_some() && *path != self.root.path;
-        let item = Item { entry, stamp: Stamp::of(&stat), included: state.included, keeps_metadata };
+        let role = match (state.included, &self.root.parents) {
+            (true, _) => Role::Selected,
+            (false, Some(_)) if *path == self.root.path => Role::Base,
+            (false, Some(_)) => Role::Parent,
+            (false, None) => Role::Passing,
+        };
+        let item = Item { entry, stamp: Stamp::of(&stat), role };
         let names = list(&open).map_err(call("getdents64"))?;
         let chunks: Result<Vec<_>, _> = if names.len() > CHUNK {
             names.par_chunks(CHUNK).map(|names| self.names(&open, visit, names)).collect()
@@ -289,5 +305,5 @@ fn item(open: &std::os::fd::OwnedFd, path: PathBuf, stat: &Statx) -> Result<Opti
         Kind::Directory { .. } => return Err(ScanError::Changed { path: entry.path }),
         Kind::File { .. } | Kind::HardLink { .. } | Kind::Whiteout => {}
     }
-    Ok(Some(Item { entry, stamp: Stamp::of(stat), included: true, keeps_metadata: false }))
+    Ok(Some(Item { entry, stamp: Stamp::of(stat), role: Role::Selected }))
 }

@@ -69,23 +69,18 @@ impl<'a> Copier<'a> {
     /// Copies what `pattern` names in `source`.
     pub fn copy(&mut self, source: Source<'_>, pattern: &str, matching: Matching) -> Result<(), CopyError> {
         let matches = if self.op.parents {
-            sources::parents(source.tree, pattern, matching)?
+            sources::parents(source.tree, pattern, matching, &self.excludes)?
         } else {
-            sources::matches(source.tree, pattern, matching)?
+            sources::matches(source.tree, pattern, matching, &self.excludes)?
         };
-        if matches.paths.is_empty() {
+        if !matches.matched {
             self.plan.unmatched.push(pattern.to_owned());
         }
         let mut landed: Option<PathBuf> = None;
         for found in &matches.paths {
-            // A file that a wildcard matches can be excluded by its name, as the reference's example has it.
-            let is_directory = found.node.entry.is_directory();
-            if matches.by_wildcard && !is_directory && self.excludes.ignores(&name_of(&found.path)) {
-                continue;
-            }
             if self.unpacks(source, found)? {
                 archive::unpack(self, source, found)?;
-            } else if is_directory {
+            } else if found.node.entry.is_directory() {
                 self.copy_directory(source, found, matches.wanted.as_ref())?;
             } else {
                 let at = self.copy_file(source, found)?;
@@ -393,10 +388,6 @@ enum Verdict {
 
 fn is_root(path: &Path) -> bool {
     path.as_os_str().is_empty()
-}
-
-fn name_of(path: &Path) -> std::borrow::Cow<'_, str> {
-    path.file_name().unwrap_or_default().to_string_lossy()
 }
 
 fn relative<'a>(path: &'a str, root: &Path) -> &'a str {

@@ -4,41 +4,41 @@ use std::path::{Path, PathBuf};
 
 use frontend::graph::pattern::wildcard::{Part, Wildcard};
 
-use super::{Last, Tree, TreeError, resolve};
+use super::{Last, Node, Tree, TreeError, resolve};
 
-/// Returns the paths that match, in path order, with links before the first wildcard resolved. A link that
+/// Returns what matches, in path order, with links before the first wildcard resolved. A link that
 /// matches is named itself; links below the first wildcard are not entered.
 ///
 /// # Errors
 /// Those of the tree. A leading directory that does not exist matches nothing.
-pub fn find(tree: &dyn Tree, pattern: &Wildcard) -> Result<Vec<PathBuf>, TreeError> {
+pub fn find(tree: &dyn Tree, pattern: &Wildcard) -> Result<Vec<Node>, TreeError> {
     let parts = pattern.parts();
     let literal = parts.iter().take_while(|part| matches!(part, Part::Literal(_))).count();
     let (head, tail) = parts.split_at(literal);
     let head: PathBuf = head.iter().filter_map(literal_text).collect();
     let start = match resolve(tree, &head, Last::Follow) {
-        Ok(resolved) if resolved.node.is_some() => resolved.path,
-        Ok(_) | Err(TreeError::NotDirectory(_)) => return Ok(Vec::new()),
+        Ok(resolved) => resolved.node,
+        Err(TreeError::NotDirectory(_)) => None,
         Err(error) => return Err(error),
     };
-    let mut found = vec![start];
+    let mut found: Vec<Node> = start.into_iter().collect();
     for part in tail {
         let mut next = Vec::new();
         for directory in found {
-            next.extend(step(tree, directory, part)?);
+            next.extend(step(tree, &directory.entry.path, part)?);
         }
         found = next;
     }
     Ok(found)
 }
 
-fn step(tree: &dyn Tree, directory: PathBuf, part: &Part) -> Result<Vec<PathBuf>, TreeError> {
+fn step(tree: &dyn Tree, directory: &Path, part: &Part) -> Result<Vec<Node>, TreeError> {
     if let Part::Literal(name) = part {
-        let path = directory.join(name);
-        return Ok(if tree.lstat(&path)?.is_some() { vec![path] } else { Vec::new() });
+        return Ok(tree.lstat(&directory.join(name))?.into_iter().collect());
     }
-    let names = tree.children(&directory)?.into_iter().map(|node| node.entry.path);
-    Ok(names.filter(|path| part.matches(&name_of(path))).collect())
+    let mut children = tree.children(directory)?;
+    children.retain(|node| part.matches(&name_of(&node.entry.path)));
+    Ok(children)
 }
 
 fn name_of(path: &Path) -> std::borrow::Cow<'_, str> {
@@ -69,7 +69,7 @@ mod tests {
             tree = tree.with_file(Entry::plain(path, Kind::Fifo, 0o644), b"");
         }
         let found = find(&tree, &Wildcard::compile(pattern).unwrap()).unwrap();
-        let found: Vec<_> = found.iter().map(|path| path.to_str().unwrap()).collect();
+        let found: Vec<_> = found.iter().map(|node| node.entry.path.to_str().unwrap()).collect();
         assert_eq!(found, expected, "{pattern}");
     }
 

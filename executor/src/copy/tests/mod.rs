@@ -5,6 +5,7 @@ mod archives;
 mod directories;
 mod files;
 mod model;
+mod selection;
 
 use super::*;
 use frontend::graph::{MkdirOp, Owner};
