@@ -89,6 +89,21 @@ fn ovl_05_reserved_names_are_refused() {
 }
 
 #[test]
+fn upper_directories_without_their_content_are_refused() {
+    if !is_root() {
+        return;
+    }
+    for attribute in ["trusted.overlay.redirect", "trusted.overlay.metacopy"] {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("f");
+        std::fs::write(&file, "").unwrap();
+        rustix::fs::lsetxattr(&file, attribute, b"/x", rustix::fs::XattrFlags::empty()).unwrap();
+        let error = scan(open_root(dir.path()).unwrap().as_fd(), OPTIONS).unwrap_err();
+        assert!(matches!(error, DiffError::Call { .. }), "{attribute}");
+    }
+}
+
+#[test]
 fn times_are_clamped_here_and_on_disk() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("new"), "").unwrap();

@@ -31,6 +31,9 @@ pub(super) fn read(directory: BorrowedFd<'_>, name: &OsStr, flavour: Flavour) ->
         let Some(layer) = flavour.from_disk(disk) else {
             if disk == flavour.opaque().as_bytes() && value(&path, disk)? == b"y" {
                 found.opaque = true;
+            } else if disk.ends_with(b".redirect") || disk.ends_with(b".metacopy") {
+                // Both are switched off when a step's overlay is mounted; with them the content is elsewhere.
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "overlayfs stored no content here"));
             } else {
                 found.leftovers.push(disk.to_vec());
             }

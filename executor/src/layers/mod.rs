@@ -9,4 +9,4 @@ mod store;
 
 pub use flavour::Flavour;
 pub use id::LayerId;
-pub use store::{LayerError, LayerStore, PackedLayer};
+pub use store::{LayerError, LayerStore, PackedLayer, StreamedLayer};

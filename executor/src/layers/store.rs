@@ -3,21 +3,21 @@
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
 use std::io::{self, BufReader, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use oci::compress::{Decoder, Encoding};
+use oci::compress::{Decoder, Encoding, ReadAhead};
 use oci::layer::{Entry, LayerIndex, Limits, Resolved, Scan, TarError};
 use oci::media_type::Types;
 use oci::pack::{Content, Item, PackError};
-use oci::store::Store;
+use oci::store::{Staging, Store};
 use oci::{Descriptor, DiffId};
 
 use super::{Flavour, LayerId};
 use crate::tree::open_root;
-use crate::unpack::{self, LeftOut, UnpackError};
+use crate::unpack::{self, LeftOut, Streamed, UnpackError};
 
 /// The layers of a store. Cheap to clone; indexes that were read stay in memory.
 #[derive(Debug, Clone)]
@@ -79,6 +79,22 @@ pub enum LayerError {
 }
 
 type Result<T> = std::result::Result<T, LayerError>;
+type Unpacked = std::result::Result<Vec<LeftOut>, UnpackError>;
+
+/// An archive whose files are on disk but not in their places yet. Dropping it leaves nothing.
+#[derive(Debug)]
+pub struct StreamedLayer {
+    staging: Staging,
+    files: OwnedFd,
+    streamed: Streamed,
+}
+
+impl StreamedLayer {
+    /// Returns what the archive holds.
+    pub const fn scan(&self) -> &Scan {
+        &self.streamed.scan
+    }
+}
 
 impl LayerStore {
     /// Looks at the layers of `store` in one flavour.
@@ -173,7 +189,7 @@ impl LayerStore {
         let verified = self.store.layout().open_verified(descriptor)?;
         let decoder = Decoder::new(BufReader::with_capacity(128 * 1024, verified));
         let (decoder, _) = decoder.map_err(|error| archive(descriptor, error.into()))?;
-        Ok(decoder)
+        ReadAhead::new(decoder).map_err(|error| archive(descriptor, error.into()))
     }
 
     /// Reads a blob of the store and hashes what is in it. Blocking.
@@ -217,22 +233,65 @@ impl LayerStore {
         self.unpack_into(id, |root| unpack::unpack_index(root, index, self.flavour, content))
     }
 
+    /// Reads an uncompressed archive and writes its files to a staging directory in the same pass, for a layer that
+    /// will be needed unpacked; [`Self::assemble`] finishes it. Blocking.
+    ///
+    /// # Errors
+    /// [`LayerError::Store`], [`LayerError::Unpack`].
+    pub fn stream(&self, tar: impl Read) -> Result<StreamedLayer> {
+        let staging = self.store.staging()?;
+        let files = staging.path().join("files");
+        DirBuilder::new().mode(0o700).create(&files).map_err(io_error("create", &files))?;
+        let handle = open_root(&files).map_err(io_error("open", &files))?;
+        let streamed = unpack::stream(handle.as_fd(), tar, Limits::default(), self.flavour);
+        let streamed =
+            streamed.map_err(|source| LayerError::Unpack { layer: "being read".to_owned(), source })?;
+        Ok(StreamedLayer { staging, files: handle, streamed })
+    }
+
+    /// Builds the unpacked layer `id` from its streamed files. `resolved` is made from [`StreamedLayer::scan`].
+    /// Blocking.
+    ///
+    /// # Errors
+    /// [`LayerError::Store`], [`LayerError::Unpack`].
+    pub fn assemble(
+        &self,
+        id: LayerId,
+        layer: &StreamedLayer,
+        resolved: &Resolved,
+        below: &mut dyn FnMut(usize, &Path) -> io::Result<File>,
+    ) -> Result<(PathBuf, Vec<LeftOut>)> {
+        let (files, streamed) = (layer.files.as_fd(), &layer.streamed);
+        self.unpack_in(id, &layer.staging, |root| {
+            unpack::assemble(root, files, streamed, resolved, self.flavour, below)
+        })
+    }
+
     fn unpack_into(
         &self,
         id: LayerId,
-        unpack: impl FnOnce(std::os::fd::BorrowedFd<'_>) -> std::result::Result<Vec<LeftOut>, UnpackError>,
+        unpack: impl FnOnce(BorrowedFd<'_>) -> Unpacked,
     ) -> Result<(PathBuf, Vec<LeftOut>)> {
         if let Some(path) = self.path(id)? {
             return Ok((path, Vec::new()));
         }
         let staging = self.store.staging()?;
+        self.unpack_in(id, &staging, unpack)
+    }
+
+    fn unpack_in(
+        &self,
+        id: LayerId,
+        staging: &Staging,
+        unpack: impl FnOnce(BorrowedFd<'_>) -> Unpacked,
+    ) -> Result<(PathBuf, Vec<LeftOut>)> {
         let layer = staging.path().join("layer");
         let root = layer.join("fs");
         DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(io_error("create", &root))?;
         let handle = open_root(&root).map_err(io_error("open", &root))?;
         let left_out =
             unpack(handle.as_fd()).map_err(|source| LayerError::Unpack { layer: id.name(), source })?;
-        let placed = self.store.place_layer(&staging, &layer, self.flavour.name(), &id.name())?;
+        let placed = self.store.place_layer(staging, &layer, self.flavour.name(), &id.name())?;
         Ok((placed.join("fs"), left_out))
     }
 
@@ -240,7 +299,7 @@ impl LayerStore {
     ///
     /// # Errors
     /// [`LayerError::Store`].
-    pub fn publish(&self, staging: &oci::store::Staging, layer: &Path, id: LayerId) -> Result<PathBuf> {
+    pub fn publish(&self, staging: &Staging, layer: &Path, id: LayerId) -> Result<PathBuf> {
         let placed = self.store.place_layer(staging, layer, self.flavour.name(), &id.name())?;
         Ok(placed.join("fs"))
     }
@@ -295,6 +354,12 @@ mod tests {
         let (path, left_out) = layers.unpack_blob(id, &resolved, &packed.descriptor, below).unwrap();
         assert_eq!((std::fs::read(path.join("d/f")).unwrap(), left_out), (b"12345".to_vec(), vec![]));
         assert_eq!(layers.path(id).unwrap(), Some(path.clone()));
+        let streamed = layers.stream(layers.open_tar(&packed.descriptor).unwrap()).unwrap();
+        assert_eq!(streamed.scan().diff_id, packed.diff_id);
+        let other = LayerId::Chain(packed.diff_id.bottom());
+        let (second, _) = layers.assemble(other, &streamed, &resolved, below).unwrap();
+        assert_eq!(std::fs::read(second.join("d/f")).unwrap(), b"12345");
+        drop(streamed);
         let again = layers.unpack_index(id, &resolved.index, &mut |_| panic!("it is there already")).unwrap();
         assert_eq!(again.0, path);
         assert_eq!(std::fs::read_dir(layers.store().root().join("tmp")).unwrap().count(), 0);

@@ -6,6 +6,7 @@
 
 mod cursor;
 mod metadata;
+mod stream;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -19,6 +20,7 @@ use rustix::io::Errno;
 
 pub use cursor::Cursor;
 pub(crate) use metadata::{in_proc, times};
+pub use stream::{Streamed, assemble, stream};
 
 use crate::layers::Flavour;
 
@@ -110,10 +112,7 @@ pub fn unpack_archive(
     unpacker.archive_files(resolved, tar, limits)?;
     for (entry, source) in entries.iter().zip(&resolved.sources) {
         if let Source::Below { layer, path } = source {
-            let opened = below(*layer, path);
-            let mut file =
-                opened.map_err(|source| UnpackError::Source { path: entry.path.clone(), source })?;
-            unpacker.make_file(entry, &mut file)?;
+            unpacker.make_below(entry, *layer, path, below)?;
         }
     }
     unpacker.finish(&resolved.index)
@@ -195,6 +194,19 @@ impl<'a> Unpacker<'a> {
             return Err(UnpackError::Differs { path: entry.path.clone() });
         }
         metadata::set_on_handle(file.as_fd(), entry, self.flavour, &mut self.left_out)
+    }
+
+    /// Makes a file of bytes that a layer below has.
+    fn make_below(
+        &mut self,
+        entry: &Entry,
+        layer: usize,
+        path: &Path,
+        below: &mut dyn FnMut(usize, &Path) -> io::Result<File>,
+    ) -> Result<(), UnpackError> {
+        let opened = below(layer, path);
+        let mut file = opened.map_err(|source| UnpackError::Source { path: entry.path.clone(), source })?;
+        self.make_file(entry, &mut file)
     }
 
     fn archive_files(

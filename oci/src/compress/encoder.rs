@@ -64,7 +64,13 @@ impl<W: Write + Send + 'static> Encoder<W> {
             Encoding::Zstd(_) => 2 << 20,
         };
         let threads = threads.clamp(1, MOST_THREADS);
-        Self { encoding, threads, chunk: Vec::with_capacity(chunk_size), chunk_size, state: State::Idle(output) }
+        Self {
+            encoding,
+            threads,
+            chunk: Vec::with_capacity(chunk_size),
+            chunk_size,
+            state: State::Idle(output),
+        }
     }
 
     /// Compresses what is left and returns the output.

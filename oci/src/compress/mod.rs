@@ -5,7 +5,9 @@
 mod decoder;
 mod encoder;
 mod encoding;
+mod read_ahead;
 
 pub use decoder::{Decoder, Format};
 pub use encoder::Encoder;
 pub use encoding::{Encoding, UnknownEncoding};
+pub use read_ahead::ReadAhead;

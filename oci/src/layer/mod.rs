@@ -15,7 +15,7 @@ pub use header::{Member, Warning, is_overlay_xattr};
 pub use index::{IndexError, LayerIndex};
 pub use merged::{Found, MergedView};
 pub use reader::{Limit, Limits, Reader, TarError};
-pub use scan::{Scan, scan};
+pub use scan::{Scan, scan, scan_with};
 pub use tree::{ResolveError, Resolved, Source, resolve, resolve_onto};
 pub use writer::{Encoder, WriteError};
 

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use sha2::{Digest as _, Sha256};
 
 use super::index::{INLINE_LIMIT, INLINE_PATHS};
-use super::{ContentHash, Kind, Limits, Member, Reader, TarError, Warning};
+use super::{ContentHash, Entry, Kind, Limits, Member, Reader, TarError, Warning};
 use crate::{DiffId, Digest};
 
 /// Everything about a layer but the bytes of its files.
@@ -32,21 +32,40 @@ pub struct Scan {
 /// # Errors
 /// [`TarError`].
 pub fn scan(tar: impl Read, limits: Limits) -> Result<Scan, TarError> {
+    let mut buffer = vec![0; 256 * 1024];
+    scan_with(tar, limits, &mut |_, _, content| Ok(hash(content, &mut buffer)?))
+}
+
+/// Reads the whole uncompressed archive `tar` and hands each regular file to `take`: its position, its entry and
+/// its bytes, which `take` reads to their end and returns the hash of.
+///
+/// # Errors
+/// [`TarError`], and what `take` returns.
+pub fn scan_with<E: From<TarError>>(
+    tar: impl Read,
+    limits: Limits,
+    take: &mut Take<'_, E>,
+) -> Result<Scan, E> {
     let mut reader = Reader::new(Hashing { inner: tar, hasher: Sha256::new(), size: 0 }, limits);
     let mut members = Vec::new();
     let mut inline = BTreeMap::new();
-    let mut buffer = vec![0; 256 * 1024];
     while let Some(mut member) = reader.next_member()? {
         if let Member::Object(entry) = &mut member
-            && let Kind::File { size, content } = &mut entry.kind
+            && matches!(entry.kind, Kind::File { .. })
         {
-            let keeps = *size <= INLINE_LIMIT
-                && INLINE_PATHS.iter().any(|inlined| entry.path.as_os_str() == *inlined);
-            let mut kept = keeps.then(Vec::new);
-            *content = Some(hash(&mut reader, &mut buffer, kept.as_mut())?);
-            if let Some(kept) = kept {
-                inline.insert(members.len(), kept);
-            }
+            let size = entry.size();
+            let keeps =
+                size <= INLINE_LIMIT && INLINE_PATHS.iter().any(|kept| entry.path.as_os_str() == *kept);
+            let found = if keeps {
+                let mut bytes = Vec::new();
+                reader.read_to_end(&mut bytes).map_err(TarError::from)?;
+                let found = take(members.len(), entry, &mut &bytes[..])?;
+                inline.insert(members.len(), bytes);
+                found
+            } else {
+                take(members.len(), entry, &mut reader)?
+            };
+            entry.kind = Kind::File { size, content: Some(found) };
         }
         members.push(member);
     }
@@ -56,21 +75,17 @@ pub fn scan(tar: impl Read, limits: Limits) -> Result<Scan, TarError> {
     Ok(Scan { members, inline, diff_id, size, warnings })
 }
 
-fn hash(
-    reader: &mut impl Read,
-    buffer: &mut [u8],
-    mut kept: Option<&mut Vec<u8>>,
-) -> io::Result<ContentHash> {
+/// What [`scan_with`] hands files to.
+pub type Take<'a, E> = dyn FnMut(usize, &Entry, &mut dyn Read) -> Result<ContentHash, E> + 'a;
+
+fn hash(content: &mut dyn Read, buffer: &mut [u8]) -> io::Result<ContentHash> {
     let mut hasher = blake3::Hasher::new();
     loop {
-        let read = reader.read(buffer)?;
+        let read = content.read(buffer)?;
         if read == 0 {
             return Ok(ContentHash(hasher.finalize().into()));
         }
         hasher.update(&buffer[..read]);
-        if let Some(kept) = &mut kept {
-            kept.extend_from_slice(&buffer[..read]);
-        }
     }
 }
 

@@ -94,6 +94,13 @@ proptest! {
         let mut content = |entry: &Entry| Ok(crate::diff::content(&scratch.root, &entry.path));
         unpack_index(from_plan.root.as_fd(), &index, Flavour::Root, &mut content).unwrap();
         prop_assert!(pack_again(&from_plan.root).1 == packed.output);
+        let (files, streamed_root) = (super::scratch(), super::scratch());
+        let streamed = stream(files.root.as_fd(), &packed.output[..], Limits::default(), Flavour::Root).unwrap();
+        let resolved = oci::layer::resolve(&streamed.scan).unwrap();
+        let below = &mut |_, _: &Path| Err(io::ErrorKind::NotFound.into());
+        let (to, from) = (streamed_root.root.as_fd(), files.root.as_fd());
+        assemble(to, from, &streamed, &resolved, Flavour::Root, below).unwrap();
+        prop_assert!(pack_again(&streamed_root.root).1 == packed.output);
     }
 }
 
