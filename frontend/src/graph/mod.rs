@@ -23,8 +23,11 @@
 //! | progress text, Dockerfile lines, stage names | no | a comment must not bust the cache |
 
 mod encode;
+#[cfg(test)]
+mod encode_tests;
 mod op;
 pub mod pattern;
+pub mod print;
 mod selection;
 
 use std::fmt;

@@ -23,7 +23,7 @@ pub(super) enum Base {
     /// An image whose config is known.
     Image {
         /// Where it is from.
-        origin: Origin,
+        origin: Box<Origin>,
         /// The image.
         known: KnownImage,
         /// Its config.
@@ -150,7 +150,9 @@ impl<'a> Lowering<'a> {
         };
         let config = known.as_ref().and_then(|known| self.config(known, span));
         match (known, config) {
-            (Some(known), Some(config)) => Base::Image { origin, known, config: Box::new(config) },
+            (Some(known), Some(config)) => {
+                Base::Image { origin: Box::new(origin), known, config: Box::new(config) }
+            }
             _ => Base::Unknown,
         }
     }
