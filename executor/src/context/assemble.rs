@@ -22,20 +22,35 @@ pub fn assemble(
     for link in links {
         items.extend(lstat(&outside, &link)?.map(|entry| unstamped(entry, Role::Selected)));
     }
-    items.par_sort_unstable_by(|left, right| {
-        compare_paths(&left.entry.path, &right.entry.path).then_with(|| left.role.cmp(&right.role))
-    });
-    items.dedup_by(|later, earlier| {
-        let same = later.entry.path == earlier.entry.path;
-        if same && (earlier.role, later.role) == (Role::Base, Role::Parent) {
-            earlier.role = Role::Selected;
-        }
-        same
-    });
-    let mut items = with_ancestors(&outside, items)?;
+    let mut items = with_ancestors(&outside, in_order(items))?;
     link_names(&mut items);
     hash_files(context, &mut items)?;
     Ok(Selection::new(items.into_iter().map(landed).collect()))
+}
+
+/// Returns the items in path order, each path once. Positions are sorted instead of the items, which are large.
+fn in_order(items: Vec<Item>) -> Vec<Item> {
+    let mut order: Vec<usize> = (0..items.len()).collect();
+    order.par_sort_unstable_by(|left, right| {
+        let (left, right) = (&items[*left], &items[*right]);
+        compare_paths(&left.entry.path, &right.entry.path).then_with(|| left.role.cmp(&right.role))
+    });
+    let mut slots: Vec<Option<Item>> = items.into_iter().map(Some).collect();
+    let mut sorted: Vec<Item> = Vec::with_capacity(slots.len());
+    for at in order {
+        let later = slots[at].take().expect("every position occurs once");
+        match sorted
+            .last_mut()
+            .filter(|earlier| earlier.entry.path.as_os_str() == later.entry.path.as_os_str())
+        {
+            Some(earlier) if (earlier.role, later.role) == (Role::Base, Role::Parent) => {
+                earlier.role = Role::Selected;
+            }
+            Some(_) => {}
+            None => sorted.push(later),
+        }
+    }
+    sorted
 }
 
 fn lstat(tree: &Directory, path: &Path) -> Result<Option<Entry>, ScanError> {
