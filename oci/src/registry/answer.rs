@@ -21,16 +21,23 @@ pub(super) struct Answer {
     window: Window,
 }
 
-/// Counts what came since when: fewer than so many bytes in so much time is a dead connection (REG-11).
+/// Counts what came and how long it was waited for: fewer than so many bytes in so much time is a dead connection
+/// (REG-11). Time in which nobody asked for bytes does not count, so that a slow disk does not break a download.
+#[derive(Default)]
 struct Window {
-    since: Instant,
+    waited: Duration,
     bytes: u64,
 }
 
 impl Answer {
     pub(super) fn new(response: Response, url: Url, timeouts: &Timeouts, limits: &Limits) -> Self {
-        let window = Window { since: Instant::now(), bytes: 0 };
-        Self { response, url, timeouts: timeouts.clone(), error_limit: limits.error, window }
+        Self {
+            response,
+            url,
+            timeouts: timeouts.clone(),
+            error_limit: limits.error,
+            window: Window::default(),
+        }
     }
 
     /// Returns the status.
@@ -66,16 +73,18 @@ impl Answer {
     /// Returns the next bytes of the body; `None` at its end.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Problem> {
         let silent = |host: String| Problem::Timeout { host, what: "stopped sending".to_owned() };
+        let before = Instant::now();
         let chunk = match tokio::time::timeout(self.timeouts.stall, self.response.chunk()).await {
             Ok(chunk) => chunk.map_err(|error| problem(&error, &self.host()))?,
             Err(_) => return Err(silent(self.host())),
         };
+        self.window.waited += before.elapsed();
         self.window.bytes += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
-        if self.window.since.elapsed() >= self.timeouts.stall {
+        if self.window.waited >= self.timeouts.stall {
             if self.window.bytes < self.timeouts.stall_bytes && chunk.is_some() {
                 return Err(silent(self.host()));
             }
-            self.window = Window { since: Instant::now(), bytes: 0 };
+            self.window = Window::default();
         }
         Ok(chunk)
     }

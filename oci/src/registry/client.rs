@@ -32,6 +32,8 @@ struct Inner {
     connections: Connections,
     keyring: Keyring,
     announced: Mutex<BTreeSet<(String, String)>>,
+    /// Blobs that are pulled at once; documents need no slot.
+    slots: tokio::sync::Semaphore,
 }
 
 impl fmt::Debug for Client {
@@ -74,7 +76,9 @@ pub(super) struct Meter {
 impl Client {
     /// Makes a client.
     pub fn new(settings: Settings, events: Events) -> Self {
+        let slots = tokio::sync::Semaphore::new(settings.limits.parallel.max(1));
         Self(Arc::new(Inner {
+            slots,
             settings,
             events,
             connections: Connections::new(),
@@ -94,6 +98,11 @@ impl Client {
 
     pub(super) fn connections(&self) -> &Connections {
         &self.0.connections
+    }
+
+    /// Waits until another blob may be pulled.
+    pub(super) async fn slot(&self) -> tokio::sync::SemaphorePermit<'_> {
+        self.0.slots.acquire().await.expect("the semaphore is never closed")
     }
 
     pub(super) fn retrier(&self, url: &Url, what: &str) -> Retrier {

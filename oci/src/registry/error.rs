@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use reqwest::StatusCode;
 
 use super::address::Kind;
+use super::hint::Hint;
 use crate::Digest;
 use crate::document::DocumentError;
 
@@ -400,101 +401,6 @@ impl fmt::Display for Quoted<'_> {
             }
         }
         Ok(())
-    }
-}
-
-struct Hint<'a>(Action, &'a Problem);
-
-impl fmt::Display for Hint<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match hint(self.0, self.1) {
-            Some(hint) => write!(f, " — {hint}"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Returns what the user can do, where that is known.
-fn hint(action: Action, problem: &Problem) -> Option<String> {
-    match problem {
-        Problem::Connection { what, .. } if what.contains("refused") => {
-            Some("is the registry running?".to_owned())
-        }
-        Problem::Connection { .. } | Problem::Timeout { .. } => {
-            Some("check the network and try again".to_owned())
-        }
-        Problem::Name { .. } => Some("check the name and this machine's DNS".to_owned()),
-        Problem::Tls { host, detail } => Some(tls_hint(host, detail)),
-        Problem::Refused(refusal) => refusal_hint(refusal),
-        Problem::Exhausted { last, .. } => hint(action, last),
-        Problem::ManifestUnknown { .. } => Some("check the name and the tag".to_owned()),
-        Problem::Unauthorized { offered, registry, messages, .. } => {
-            Some(login_hint(action, offered, registry, messages))
-        }
-        Problem::Status { status, messages, host, .. } => status_hint(*status, messages, host),
-        Problem::Document { source: DocumentError::NoPlatform { .. } } => {
-            Some("choose one with --platform".to_owned())
-        }
-        Problem::Document { .. } => None,
-        Problem::Digest { .. } => Some("the registry or something on the way changes content".to_owned()),
-        Problem::TooLarge { .. }
-        | Problem::Truncated { .. }
-        | Problem::Malformed { .. }
-        | Problem::File { .. }
-        | Problem::Sink { .. }
-        | Problem::Source { .. } => None,
-    }
-}
-
-fn tls_hint(host: &str, detail: &str) -> String {
-    if detail.contains("corrupt message") || detail.contains("InvalidContentType") {
-        return format!("does it speak plain HTTP? Then allow it: --insecure-registry {host}");
-    }
-    if detail.contains("expired") || detail.contains("not valid yet") {
-        return "check this machine's clock and the certificate".to_owned();
-    }
-    "add its authority to the host's CA bundle or to the registry's ca setting".to_owned()
-}
-
-fn refusal_hint(refusal: &Refusal) -> Option<String> {
-    match refusal {
-        Refusal::Address { url, .. } => {
-            let host = reqwest::Url::parse(url).ok().and_then(|url| super::address::Authority::of(&url));
-            host.map(|host| format!("if that is meant, allow it: --allow-registry-address {host}"))
-        }
-        Refusal::Scheme { .. } => {
-            Some("a registry behind a proxy needs its external https address configured".to_owned())
-        }
-        Refusal::Wait { .. } => Some("try later, or log in for a higher limit".to_owned()),
-        Refusal::Redirects { .. } | Refusal::Elsewhere { .. } | Refusal::Helper(_) => None,
-    }
-}
-
-fn login_hint(action: Action, offered: &Offered, registry: &str, messages: &[Message]) -> String {
-    if messages.iter().any(|message| message.code == "DENIED" && message.text.contains("quota")) {
-        return "ask the registry's administrator for a larger quota".to_owned();
-    }
-    match (action, offered) {
-        (Action::Push, Offered::User(user)) => format!("may {user} push there? Else xbuild login {registry}"),
-        (_, Offered::User(user)) => format!("are name and password of {user} right? xbuild login {registry}"),
-        (_, Offered::IdentityToken) => format!("the stored token is refused: xbuild login {registry}"),
-        (Action::Pull, Offered::Nothing) => {
-            format!("it does not exist or needs a login: xbuild login {registry}")
-        }
-        (_, Offered::Nothing) => format!("log in first: xbuild login {registry}"),
-    }
-}
-
-fn status_hint(status: StatusCode, messages: &[Message], host: &str) -> Option<String> {
-    let says = |word: &str| messages.iter().any(|message| message.text.to_ascii_lowercase().contains(word));
-    match status.as_u16() {
-        429 if host.contains("docker.io") => Some("xbuild login docker.io gives a higher limit".to_owned()),
-        429 => Some("try later".to_owned()),
-        412 if says("immutable") => Some("the tag is immutable, choose another".to_owned()),
-        413 => Some("a proxy before the registry limits request bodies".to_owned()),
-        403 if says("quota") => Some("ask the registry's administrator for a larger quota".to_owned()),
-        500..=599 => Some("the registry is in trouble, try later".to_owned()),
-        _ => None,
     }
 }
 

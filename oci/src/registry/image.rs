@@ -10,7 +10,7 @@ use super::endpoint::{Endpoint, host_of};
 use super::error::{Action, Error, Problem, Refusal};
 use super::pull::{digest_of, pull_subject};
 use super::push::{PushBlob, PushDocument, PushImage};
-use crate::document::{Descriptor, Index, Manifest, Root};
+use crate::document::{Descriptor, DocumentError, Index, Manifest, Root};
 use crate::{Digest, Reference};
 
 impl PushImage {
@@ -81,8 +81,8 @@ impl Client {
                     let children = index.parsed.manifests().clone();
                     pending.push((Root::Index(index), tags, Expanded::Yes));
                     if pending.len() > 1000 {
-                        let source = crate::document::DocumentError::TooDeep;
-                        return Err(error(Action::Pull, &root_name(&image), Problem::Document { source }));
+                        let problem = Problem::Document { source: DocumentError::TooDeep };
+                        return Err(error(Action::Pull, source, problem));
                     }
                     for child in &children {
                         let digest =
@@ -146,10 +146,6 @@ impl Client {
 enum Expanded {
     No,
     Yes,
-}
-
-fn root_name(image: &PushImage) -> String {
-    image.documents.last().map_or_else(|| "index".to_owned(), |document| document.digest.to_string())
 }
 
 /// The target of `<…>; rel="next"` (RFC 8288).

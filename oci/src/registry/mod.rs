@@ -2,8 +2,8 @@
 //!
 //! In reading order: what a user sets (`settings`), where things are (`endpoint`), what may be connected to
 //! (`address`, `dns`, `connections`, `verify`, `no_nss`), who we are (`credentials`, `helper`, `challenge`,
-//! `token`, `auth`), one exchange (`client`, `answer`, `body`, `retry`), and the two directions (`pull`, `push`,
-//! `upload`, `image`). `login` keeps credentials for later. The client stores no blob and draws nothing: it hands
+//! `token`, `auth`), one exchange (`client`, `answer`, `body`, `retry`), and the two directions (`pull`, `blob`,
+//! `push`, `upload`, `image`). `login` keeps credentials for later. The client stores no blob and draws nothing: it hands
 //! out verified bytes and events.
 //!
 //! Nothing here reads the environment or a clock that reaches an output.
@@ -11,6 +11,7 @@
 pub mod address;
 mod answer;
 mod auth;
+mod blob;
 mod body;
 mod challenge;
 mod client;
@@ -22,6 +23,7 @@ mod endpoint;
 pub mod error;
 pub mod event;
 mod helper;
+mod hint;
 mod image;
 pub mod login;
 mod no_nss;
@@ -33,12 +35,13 @@ mod token;
 mod upload;
 mod verify;
 
+pub use blob::BlobStream;
 pub use body::BlobSource;
 pub use client::Client;
 pub use download::{Attempts, UrlAnswer, UrlRequest};
 pub use error::{Action, Error, Problem, Refusal};
 pub use event::{Event, Events, Way};
-pub use pull::{BlobStream, ResolvedImage};
+pub use pull::ResolvedImage;
 pub use push::{PushBlob, PushDocument, PushImage, PushPlan, Pushed, Upload, plan_push};
 pub use retry::RetryPolicy;
 pub use settings::{Environment, Login, RegistrySettings, Settings};

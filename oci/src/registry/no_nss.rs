@@ -2,8 +2,9 @@
 //!
 //! `hyper-util` links a resolver that calls `getaddrinfo` even where another resolver is configured. In a
 //! static glibc binary that function loads NSS modules of whatever libc the host has, which crashes or answers
-//! wrongly. These two definitions take the place of glibc's archive member, so nothing of it is linked; they
-//! always fail, because every name goes through `dns.rs`.
+//! wrongly. These definitions take the place of glibc's archive members, so nothing of them is linked; they
+//! always fail, because every name goes through `dns.rs`. The same holds for the standard library's look-up of a
+//! home directory.
 #![expect(unsafe_code, reason = "defines two C symbols, see the module doc")]
 
 use std::ffi::{c_char, c_int, c_void};
@@ -28,8 +29,24 @@ pub extern "C" fn getaddrinfo(
 #[unsafe(no_mangle)]
 pub extern "C" fn freeaddrinfo(_result: *mut c_void) {}
 
-/// A reference that keeps both definitions in every binary that can make a client.
+/// Finds nobody: the standard library asks it for a home directory where HOME is not set.
+// SAFETY: the symbol replaces glibc's of the same signature; `result` is the caller's pointer to a pointer, which
+// getpwuid_r(3) sets to null where there is no entry.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn getpwuid_r(
+    _uid: u32,
+    _entry: *mut c_void,
+    _buffer: *mut c_char,
+    _size: usize,
+    result: *mut *mut c_void,
+) -> c_int {
+    // SAFETY: see above; a null `result` would be a caller's mistake that glibc does not survive either.
+    unsafe { *result = std::ptr::null_mut() };
+    0
+}
+
+/// A reference that keeps the definitions in every binary that can make a client.
 pub(super) fn keep() -> bool {
-    let both: [*const (); 2] = [getaddrinfo as *const (), freeaddrinfo as *const ()];
-    std::hint::black_box(both).iter().all(|function| !function.is_null())
+    let all: [*const (); 3] = [getaddrinfo as *const (), freeaddrinfo as *const (), getpwuid_r as *const ()];
+    std::hint::black_box(all).iter().all(|function| !function.is_null())
 }

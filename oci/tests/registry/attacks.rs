@@ -236,6 +236,58 @@ async fn reg_11_silence_and_trickles_are_cut_off() {
 }
 
 #[tokio::test]
+async fn reg_11_a_trickle_is_cut_off_and_a_slow_reader_is_not() {
+    let mut impatient = settings();
+    impatient.timeouts.stall = Duration::from_millis(200);
+    impatient.timeouts.stall_bytes = 1000;
+    impatient.retry.attempts = 2;
+    let layer = noise(6, 100_000);
+    let body = layer.clone();
+    let trickling = Server::start(move |_| Reply {
+        trickle: Some(Duration::from_millis(20)),
+        ..Reply::new(200).body(body.clone())
+    });
+    let (client, _) = client(impatient);
+    let error = read_blob(&client, &trickling.reference("a"), &layer).await.unwrap_err();
+    assert!(error.to_string().contains("stopped sending"), "{error}");
+
+    let body = layer.clone();
+    let quick = Server::start(move |_| Reply::new(200).body(body.clone()));
+    let mut stream = client.open_blob(&quick.reference("a"), Digest::of(&layer), 100_000).unwrap();
+    let mut read = 0;
+    while let Some(chunk) = stream.next().await.unwrap() {
+        read += chunk.len();
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    assert_eq!((read, quick.requests().len()), (100_000, 1));
+}
+
+#[tokio::test]
+async fn what_was_kept_of_a_blob_is_hashed_and_not_asked_for_again() {
+    let layer = noise(7, 100_000);
+    let memory = Memory::new(Habits::default());
+    memory.state.lock().unwrap().blobs.insert(Digest::of(&layer).to_string(), layer.clone());
+    let registry = Server::start(move |request| memory.answer(request));
+    let (client, _) = client(settings());
+    let read = async |kept: &[u8]| {
+        let mut stream = client.open_blob(&registry.reference("a"), Digest::of(&layer), 100_000).unwrap();
+        stream.feed(kept);
+        let mut rest = Vec::new();
+        while let Some(chunk) = stream.next().await? {
+            rest.extend_from_slice(&chunk);
+        }
+        Ok::<_, oci::registry::Error>(rest)
+    };
+    assert_eq!(read(&layer[..70_000]).await.unwrap(), layer[70_000..]);
+    assert_eq!(registry.requests()[0].header("range"), "bytes=70000-");
+    assert_eq!(read(&layer).await.unwrap(), b"");
+    assert_eq!(registry.requests().len(), 1);
+    for wrong in [vec![0; 70_000], vec![0; 100_000]] {
+        assert!(matches!(*read(&wrong).await.unwrap_err().problem, Problem::Digest { .. }));
+    }
+}
+
+#[tokio::test]
 async fn reg_14_waits_that_are_asked_for_are_kept_and_told() {
     let first = AtomicUsize::new(0);
     let registry = Server::start(move |_| match first.fetch_add(1, Ordering::SeqCst) {

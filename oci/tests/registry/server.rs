@@ -38,11 +38,13 @@ pub struct Reply {
     pub cut: Option<usize>,
     /// The announced length; the body's own where absent.
     pub length: Option<usize>,
+    /// Pause between single bytes of the body.
+    pub trickle: Option<Duration>,
 }
 
 impl Reply {
     pub fn new(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: Vec::new(), cut: None, length: None }
+        Self { status, headers: Vec::new(), body: Vec::new(), cut: None, length: None, trickle: None }
     }
 
     pub fn header(mut self, name: &str, value: impl Into<String>) -> Self {
@@ -63,11 +65,15 @@ impl Reply {
 
 type Script = Box<dyn Fn(&Request) -> Reply + Send + Sync>;
 
+/// Looks at the head of a request; what it returns is answered before the body is read, and the connection closed.
+type Early = Box<dyn Fn(&Request) -> Option<Reply> + Send + Sync>;
+
 /// Bytes of a request's body after which the connection is reset instead of answered.
 pub type Resets = Arc<Mutex<Vec<usize>>>;
 
 struct Shared {
     script: Script,
+    early: Early,
     requests: Mutex<Vec<Request>>,
     resets: Resets,
     stop: AtomicBool,
@@ -84,15 +90,28 @@ impl Server {
         Self::start_with_resets(script, Resets::default())
     }
 
+    /// Requests to which `early` has an answer get it before their body is read.
+    pub fn start_with_early(
+        script: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+        early: impl Fn(&Request) -> Option<Reply> + Send + Sync + 'static,
+    ) -> Self {
+        Self::launch(Box::new(script), Box::new(early), Resets::default())
+    }
+
     /// Each entry of `resets` ends one connection while it uploads, the last entry first.
     pub fn start_with_resets(
         script: impl Fn(&Request) -> Reply + Send + Sync + 'static,
         resets: Resets,
     ) -> Self {
+        Self::launch(Box::new(script), Box::new(|_| None), resets)
+    }
+
+    fn launch(script: Script, early: Early, resets: Resets) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
-            script: Box::new(script),
+            script,
+            early,
             requests: Mutex::default(),
             resets,
             stop: AtomicBool::new(false),
@@ -136,6 +155,11 @@ fn serve(shared: &Shared, stream: TcpStream) {
             let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
             return;
         };
+        if let Some(reply) = (shared.early)(&request) {
+            shared.requests.lock().unwrap().push(request);
+            answer(&mut stream, &reply, false);
+            return;
+        }
         let uploading = matches!(request.method.as_str(), "PUT" | "PATCH") && length > 0;
         if uploading && let Some(after) = shared.resets.lock().unwrap().pop() {
             request.body = vec![0; after.min(length)];
@@ -198,8 +222,17 @@ fn answer(stream: &mut TcpStream, reply: &Reply, head: bool) -> bool {
     }
     text += "\r\n";
     let body = &reply.body[..reply.cut.unwrap_or(reply.body.len()).min(reply.body.len())];
-    let sent =
-        stream.write_all(text.as_bytes()).and_then(|()| if head { Ok(()) } else { stream.write_all(body) });
+    let mut sent = stream.write_all(text.as_bytes());
+    match reply.trickle {
+        _ if head => {}
+        None => sent = sent.and_then(|()| stream.write_all(body)),
+        Some(pause) => {
+            for byte in body {
+                sent = sent.and_then(|()| stream.write_all(std::slice::from_ref(byte)));
+                std::thread::sleep(pause);
+            }
+        }
+    }
     if reply.cut.is_some() {
         let _ = stream.shutdown(std::net::Shutdown::Both);
     }

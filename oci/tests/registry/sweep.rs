@@ -1,5 +1,6 @@
 //! One fault at every request of a push and of a pull: each costs time, none costs the operation.
 
+use futures_util::StreamExt as _;
 use oci::media_type::Types;
 use oci::registry::plan_push;
 use oci::{Platform, Reference};
@@ -21,7 +22,7 @@ const FAULTS: [Fault; 8] = [
 /// Pushes through a proxy that strikes `count` times from request `first` on; returns how many requests it took.
 async fn push(registry: &DockerRegistry, fault: Fault, first: usize, count: usize, seed: u64) -> usize {
     let proxy = Proxy::start(registry.port, fault, first, count);
-    let layers = [noise(seed, 700_000), noise(seed + 1, 3000)];
+    let layers = [noise(seed, 400_000), noise(seed + 1, 3000)];
     let image = image(&layers, Types::Oci, &["t"]);
     let name = format!("sweep/n{seed}");
     let (client, _) = client(settings());
@@ -59,20 +60,14 @@ async fn one_and_three_faults_at_every_request_of_a_push() {
     let Some(registry) = DockerRegistry::start("") else { return };
     let requests = push(&registry, Fault::Reset, usize::MAX / 2, 0, 1000).await;
     assert_eq!(requests, 11);
-    for (number, fault) in (0..).zip(FAULTS) {
-        for first in 0..requests {
-            for count in [1, 3] {
-                push(
-                    &registry,
-                    fault,
-                    first,
-                    count,
-                    2000 + number * 1000 + first as u64 * 10 + count as u64 * 3,
-                )
-                .await;
-            }
-        }
-    }
+    let cases = (0..).zip(FAULTS).flat_map(|(number, fault)| {
+        (0..requests).flat_map(move |first| [1, 3].map(|count| (number, fault, first, count)))
+    });
+    let run = async |(number, fault, first, count): (u64, Fault, usize, usize)| {
+        let seed = 2000 + number * 1000 + first as u64 * 10 + count as u64 * 3;
+        push(&registry, fault, first, count, seed).await;
+    };
+    futures_util::stream::iter(cases).for_each_concurrent(4, run).await;
 }
 
 #[tokio::test]
