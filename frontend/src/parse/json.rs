@@ -98,12 +98,12 @@ fn escape<'a>(text: &'a str, value: &mut String) -> Option<&'a str> {
 /// U+FFFD, as in Go.
 fn unicode<'a>(text: &'a str, value: &mut String) -> Option<&'a str> {
     let (first, rest) = hex(text)?;
-    if (0xd800..0xdc00).contains(&first) {
-        if let Some((second @ 0xdc00..0xe000, behind)) = rest.strip_prefix("\\u").and_then(hex) {
-            let code = 0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00);
-            value.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
-            return Some(behind);
-        }
+    if (0xd800..0xdc00).contains(&first)
+        && let Some((second @ 0xdc00..0xe000, behind)) = rest.strip_prefix("\\u").and_then(hex)
+    {
+        let code = 0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00);
+        value.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
+        return Some(behind);
     }
     value.push(char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER));
     Some(rest)

@@ -117,13 +117,11 @@ fn read(text: &str, values: Values) -> Result<MountSpec, MountError> {
         if !KEYS.contains(&key.as_str()) {
             return Err(MountError::near(format!("unexpected key '{key}' in '{field}'"), &key, &KEYS));
         }
-        if let (true, Some(value)) = (key == "from", value) {
-            if value.find('$').is_some_and(|at| at + 1 != value.len()) {
-                let message =
-                    "'from' doesn't support variable expansion, define alias stage instead".to_owned();
-                let help = Some("write FROM $IMAGE AS name, then from=name".to_owned());
-                return Err(MountError::Invalid { message, help });
-            }
+        if key == "from" && value.is_some_and(|value| value.find('$').is_some_and(|at| at + 1 != value.len()))
+        {
+            let message = "'from' doesn't support variable expansion, define alias stage instead".to_owned();
+            let help = Some("write FROM $IMAGE AS name, then from=name".to_owned());
+            return Err(MountError::Invalid { message, help });
         }
         let expanded = match value {
             Some(value) => values(value)?.map(Some),

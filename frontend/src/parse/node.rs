@@ -123,22 +123,18 @@ fn arguments(
     depth: usize,
     diagnostics: &mut Vec<Diagnostic>,
 ) {
+    const JSON_FORM: [&str; 7] = ["ADD", "COPY", "VOLUME", "CMD", "ENTRYPOINT", "RUN", "SHELL"];
     let map = &logical.map;
-    match node.keyword.value.to_ascii_uppercase().as_str() {
-        "ADD" | "COPY" | "VOLUME" => {
-            if !json_arguments(node, rest, map) {
-                node.args = split_blanks(rest).into_iter().map(|word| spanned(map, word)).collect();
-            }
-        }
-        "CMD" | "ENTRYPOINT" | "RUN" | "SHELL" => {
-            if !json_arguments(node, rest, map) {
-                whole(node, rest, map);
-            }
-        }
+    let keyword = node.keyword.value.to_ascii_uppercase();
+    if JSON_FORM.contains(&keyword.as_str()) && json_arguments(node, rest, map) {
+        return;
+    }
+    match keyword.as_str() {
+        "CMD" | "ENTRYPOINT" | "RUN" | "SHELL" => whole(node, rest, map),
         "HEALTHCHECK" => healthcheck(node, rest, map),
         "ARG" => node.args = split_quoted(rest, escape).into_iter().map(|word| spanned(map, word)).collect(),
         "ENV" | "LABEL" => pairs(node, rest, map, escape, diagnostics),
-        "EXPOSE" | "FROM" => {
+        "ADD" | "COPY" | "VOLUME" | "EXPOSE" | "FROM" => {
             node.args = split_blanks(rest).into_iter().map(|word| spanned(map, word)).collect()
         }
         "MAINTAINER" | "STOPSIGNAL" | "USER" | "WORKDIR" => whole(node, rest, map),
