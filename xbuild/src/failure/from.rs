@@ -3,6 +3,7 @@
 use std::io;
 
 use executor::sandbox::{SandboxError, StepFailure};
+use oci::pack::PackError;
 use oci::registry::{Action, Error as RegistryError};
 use solver::{RecordError, SolveError};
 
@@ -95,7 +96,12 @@ impl From<&StepError> for Failure {
             StepError::Ended { .. } => Class::Step,
             StepError::Sandbox(error) => sandbox_class(error),
             StepError::Oci(_) | StepError::Registry(_) => return inner(error),
-            StepError::Pack(error) => space_or(&**error, Class::Source),
+            StepError::Pack(error) => match &**error {
+                PackError::Blob(cause) => io_class(cause, Class::Store),
+                PackError::Entry(_) => Class::Refused,
+                PackError::Source { source, .. } => io_class(source, Class::Source),
+                PackError::Changed { .. } => Class::Source,
+            },
             StepError::Layer { .. } => Class::Source,
             StepError::Owner(_) => Class::Dockerfile,
             StepError::Copy(error) => space_or(&**error, Class::Source),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufReader;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use executor::layers::Flavour;
 use executor::tree::{Merged, MergedLayer};
@@ -39,6 +39,8 @@ pub struct Layer {
     origin: Origin,
     index: OnceCell<Arc<LayerIndex>>,
     directory: OnceCell<PathBuf>,
+    /// Where the directory went when the build was over.
+    kept: OnceLock<PathBuf>,
 }
 
 /// Where a layer comes from.
@@ -104,7 +106,7 @@ impl Layer {
     }
 
     fn new(origin: Origin) -> Arc<Self> {
-        Arc::new(Self { origin, index: OnceCell::new(), directory: OnceCell::new() })
+        Arc::new(Self { origin, index: OnceCell::new(), directory: OnceCell::new(), kept: OnceLock::new() })
     }
 
     /// Returns the packed layer of this build, once it is packed; `None` for layers of other origins.
@@ -113,6 +115,11 @@ impl Layer {
             Origin::Fresh { settled, .. } => Some(wait(settled.clone()).await),
             Origin::Base { .. } | Origin::Recorded(_) => None,
         }
+    }
+
+    /// Returns the unpacked directory, where there is one.
+    fn place(&self) -> Option<&PathBuf> {
+        self.kept.get().or_else(|| self.directory.get())
     }
 
     async fn diff_id(&self) -> Result<DiffId, StepError> {
@@ -144,6 +151,7 @@ impl Layers {
             origin: Origin::Fresh { settled, writes: Writes::Upper },
             index: OnceCell::new_with(Some(Arc::new(index))),
             directory: OnceCell::new_with(Some(upper)),
+            kept: OnceLock::new(),
         });
         self.fresh.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&layer));
         layer
@@ -156,6 +164,7 @@ impl Layers {
             origin: Origin::Fresh { settled, writes: Writes::Items(Box::new(items)) },
             index: OnceCell::new_with(Some(Arc::new(index))),
             directory: OnceCell::new(),
+            kept: OnceLock::new(),
         })
     }
 
@@ -360,7 +369,7 @@ impl Layers {
                 self.unpack(stack, position, &indexes).await?;
             }
         }
-        Ok(stack.iter().rev().map(|layer| layer.directory.get().expect("all were made").clone()).collect())
+        Ok(stack.iter().rev().map(|layer| layer.place().expect("all were made").clone()).collect())
     }
 
     async fn unpack<'a>(
@@ -369,9 +378,9 @@ impl Layers {
         position: usize,
         indexes: &[Arc<LayerIndex>],
     ) -> Result<&'a Path, StepError> {
-        let directory = &stack[position].directory;
-        let path = directory.get_or_try_init(|| self.directory(stack, position, indexes)).await?;
-        Ok(path)
+        let layer = &stack[position];
+        layer.directory.get_or_try_init(|| self.directory(stack, position, indexes)).await?;
+        Ok(layer.place().expect("it was made just now"))
     }
 
     async fn directory(
@@ -395,7 +404,7 @@ impl Layers {
         self.download(&blob).await?;
         let mut lower = Vec::new();
         for under in &stack[..position] {
-            lower.push(under.directory.get().cloned());
+            lower.push(under.place().cloned());
         }
         let (store, build, below) = (Arc::clone(&self.store), Arc::clone(&self.build), below.to_vec());
         blocking(move || {
@@ -430,9 +439,9 @@ impl Layers {
         for layer in fresh {
             let (Some(directory), Some(Ok(settled))) = (layer.directory.get(), layer.settled().await) else { continue };
             let id = settled.result.diff_id.0.hex();
-            if self.unpacked(&id).is_none() {
-                self.store.place_layer(self.build.staging()?, directory, FLAVOUR, &id)?;
-            }
+            let place = self.store.place_layer(self.build.staging()?, directory, FLAVOUR, &id)?;
+            // Set once: a layer is in the list once.
+            let _ = layer.kept.set(place);
         }
         Ok(())
     }
@@ -441,7 +450,12 @@ impl Layers {
 /// Packs entries into a blob of the store.
 fn pack(store: &Store, items: Vec<Item>) -> Result<Settled, StepError> {
     let writer = store.layout().writer()?;
-    let packed = oci::pack::pack(items.into_iter().map(Ok::<_, PackError>), ENCODING, writer)?;
+    let packed = oci::pack::pack(items.into_iter().map(Ok::<_, PackError>), ENCODING, writer);
+    let packed = packed.map_err(|error| match error {
+        // Says where there is no space, and what to do.
+        PackError::Blob(error) => StepError::from(oci::Error::io("write a layer's blob in", store.root())(error)),
+        other => other.into(),
+    })?;
     let written = packed.output.finish()?;
     let descriptor = written.descriptor(media_type::Types::Oci.layer(ENCODING.compression()));
     let content_id = frontend::graph::content_id(packed.index.entries());

@@ -11,7 +11,7 @@ fn the_store_is_a_layout_that_skopeo_umoci_and_runc_accept() {
     let text = "FROM busybox\nRUN echo hello > /hello && rm /bin/vi\nENV X=y\nWORKDIR /w\nCMD [\"/bin/sh\", \"-c\", \"cat /hello; echo $X $(pwd); test ! -e /bin/vi\"]\n";
     let context = scratch.context("c", &[("Dockerfile", text)]);
     let digest = scratch.digest(&context, &["-t", "app:1"]);
-    let source = format!("oci:{}:app:1", scratch.layout().display());
+    let source = format!("oci:{}:docker.io/library/app:1", scratch.layout().display());
     let inspected: serde_json::Value = serde_json::from_str(&tool("skopeo", &["inspect", &source])).unwrap();
     assert_eq!(inspected["Digest"], digest.as_str());
     let copy = scratch.path().join("copy");

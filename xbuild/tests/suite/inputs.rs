@@ -31,12 +31,12 @@ fn an_unknown_instruction_is_shown_with_its_place_and_a_guess() {
 fn a_missing_context_file_is_named_with_the_nearest_name_or_the_rule_that_hid_it() {
     let scratch = Scratch::new();
     let context = scratch.context("c", &[("Dockerfile", "FROM scratch\nCOPY requirments.txt /\n"), ("requirements.txt", "")]);
-    scratch.build(&context, &[]).fails(3, &["Dockerfile:2", "requirments.txt", "requirements.txt"]);
+    scratch.build(&context, &[]).fails(4, &["Dockerfile:2", "requirments.txt", "requirements.txt"]);
     let hidden = scratch.context(
         "hidden",
         &[("Dockerfile", "FROM scratch\nCOPY secret.txt /\n"), ("secret.txt", ""), (".dockerignore", "# c\n*.txt\n")],
     );
-    scratch.build(&hidden, &[]).fails(3, &["Dockerfile:2", "secret.txt", ".dockerignore:2"]);
+    scratch.build(&hidden, &[]).fails(4, &["Dockerfile:2", "secret.txt", ".dockerignore:2"]);
 }
 
 #[test]

