@@ -159,23 +159,33 @@ fn a_process_that_cannot_die_is_told_of(spawner: &Spawner) {
     let image = Image::new();
     let (step, mut reader) = start(spawner, &image.shell("sleep 1000 & echo up; wait"));
     std::io::Read::read_exact(&mut reader, &mut [0; 3]).expect("the step says up");
-    let sleeper = descendants(std::process::id()).into_iter().rfind(|pid| {
-        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.ends_with(b"sleep\x001000\0"))
-    });
+    let named = |line: &[u8]| {
+        descendants(std::process::id()).into_iter().find(|pid| {
+            std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|found| found.starts_with(line))
+        })
+    };
+    let sleeper = loop {
+        // It says up before the sleep is executed.
+        match named(b"sleep\x001000\0") {
+            Some(sleeper) => break sleeper,
+            None => std::thread::sleep(Duration::from_millis(1)),
+        }
+    };
     let write =
         |file: &str, text: &str| std::fs::write(group.join(file), text).expect("the group can be written");
-    write("tasks", &sleeper.expect("it was started").to_string());
+    write("tasks", &sleeper.to_string());
     write("freezer.state", "FROZEN");
-    let main = descendants(std::process::id()).into_iter().find(|pid| {
-        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"/bin/sh\0"))
-    });
+    let main = named(b"/bin/sh\0");
     let main = rustix::process::Pid::from_raw(main.expect("it runs") as i32).expect("it is positive");
     rustix::process::kill_process(main, rustix::process::Signal::TERM).expect("it runs");
     let told = step.expect("the step starts").wait().expect_err("it cannot end").to_string();
     write("freezer.state", "THAWED");
     assert!(told.contains("(sleep) does not die"), "{told}");
     read_all(reader);
-    std::fs::remove_dir(&group).expect("the group is empty again");
+    while std::fs::remove_dir(&group).is_err() {
+        assert!(group.exists()); // busy until the spawner has reaped
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Times a RUN of `true`: `sandbox --bench`, by hand.
