@@ -1,6 +1,7 @@
 //! Layers as data: the entries of a layer, its index, and the tar form it travels in.
 
 pub mod entry;
+mod fields;
 mod header;
 pub mod index;
 mod index_file;

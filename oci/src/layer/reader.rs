@@ -9,7 +9,8 @@ use std::path::Path;
 use tar_core::parse::{Limits as ParserLimits, ParseError, ParseEvent, Parser};
 use tar_core::{HEADER_SIZE, SparseEntry};
 
-use super::header::{self, Member, Refusal, Warning};
+use super::fields::Refusal;
+use super::header::{self, Member, Warning};
 
 /// What an archive may cost. The defaults are those of the limits table in the documentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
