@@ -7,6 +7,9 @@ use reqwest::StatusCode;
 use super::error::{Action, Message, Offered, Problem, Refusal};
 use crate::document::DocumentError;
 
+/// The environment variable from which the binary fills [`super::Settings::allowed`].
+const ALLOW_VARIABLE: &str = "XBUILD_ALLOW_REGISTRY_ADDRESS";
+
 /// Shows what the user can do, with a dash before it; nothing where that is not known.
 pub(super) struct Hint<'a>(pub Action, pub &'a Problem);
 
@@ -58,14 +61,14 @@ fn tls_hint(host: &str, detail: &str) -> String {
     if detail.contains("expired") || detail.contains("not valid yet") {
         return "check this machine's clock and the certificate".to_owned();
     }
-    "add its authority to the host's CA bundle or to the registry's ca setting".to_owned()
+    "add its authority to the host's CA bundle, or name a bundle in SSL_CERT_FILE".to_owned()
 }
 
 fn refusal_hint(refusal: &Refusal) -> Option<String> {
     match refusal {
         Refusal::Address { url, .. } => {
             let host = reqwest::Url::parse(url).ok().and_then(|url| super::address::Authority::of(&url));
-            host.map(|host| format!("if that is meant, allow it: --allow-registry-address {host}"))
+            host.map(|host| format!("if that is meant, set {ALLOW_VARIABLE}={host}"))
         }
         Refusal::Scheme { .. } => {
             Some("a registry behind a proxy needs its external https address configured".to_owned())
@@ -80,20 +83,20 @@ fn login_hint(action: Action, offered: &Offered, registry: &str, messages: &[Mes
         return "ask the registry's administrator for a larger quota".to_owned();
     }
     match (action, offered) {
-        (Action::Push, Offered::User(user)) => format!("may {user} push there? Else xbuild login {registry}"),
-        (_, Offered::User(user)) => format!("are name and password of {user} right? xbuild login {registry}"),
-        (_, Offered::IdentityToken) => format!("the stored token is refused: xbuild login {registry}"),
+        (Action::Push, Offered::User(user)) => format!("may {user} push there? Else docker login {registry}"),
+        (_, Offered::User(user)) => format!("are name and password of {user} right? docker login {registry}"),
+        (_, Offered::IdentityToken) => format!("the stored token is refused: docker login {registry}"),
         (Action::Pull, Offered::Nothing) => {
-            format!("it does not exist or needs a login: xbuild login {registry}")
+            format!("it does not exist or needs a login: docker login {registry}")
         }
-        (_, Offered::Nothing) => format!("log in first: xbuild login {registry}"),
+        (_, Offered::Nothing) => format!("log in first: docker login {registry}"),
     }
 }
 
 fn status_hint(status: StatusCode, messages: &[Message], host: &str) -> Option<String> {
     let says = |word: &str| messages.iter().any(|message| message.text.to_ascii_lowercase().contains(word));
     match status.as_u16() {
-        429 if host.contains("docker.io") => Some("xbuild login docker.io gives a higher limit".to_owned()),
+        429 if host.contains("docker.io") => Some("docker login gives a higher limit".to_owned()),
         429 => Some("try later".to_owned()),
         412 if says("immutable") => Some("the tag is immutable, choose another".to_owned()),
         413 => Some("a proxy before the registry limits request bodies".to_owned()),

@@ -105,7 +105,7 @@ async fn reg_04_a_redirect_to_another_host_carries_no_credentials() {
     let (guarded, _) = client(with_login(settings(), &registry));
     let error = read_blob(&guarded, &registry.reference("a"), &layer).await.unwrap_err();
     assert!(error.is_refusal(), "{error}");
-    assert!(error.to_string().contains("--allow-registry-address"), "{error}");
+    assert!(error.to_string().contains("XBUILD_ALLOW_REGISTRY_ADDRESS"), "{error}");
 }
 
 #[tokio::test]

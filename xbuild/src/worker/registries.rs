@@ -1,9 +1,11 @@
 //! The registry client of a command, made when it is first needed: reading the host's CA files costs more than
 //! a cached build.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use oci::registry::address::Authority;
 use oci::registry::settings::Transport;
 use oci::registry::{Client, Environment, Event, Events, RegistrySettings, Settings};
 
@@ -33,6 +35,7 @@ impl Registries {
         Settings {
             environment: environment(),
             registries: self.insecure.iter().map(|host| (host.clone(), insecure.clone())).collect(),
+            allowed: allowed(),
             ..Settings::default()
         }
     }
@@ -50,6 +53,13 @@ fn note_of(event: &Event) -> Option<String> {
         Event::Note(text) => Some(text.clone()),
         Event::Received { .. } | Event::Sent { .. } | Event::Pushed { .. } => None,
     }
+}
+
+/// Hosts inside that a registry may send us to, such as the token server of a company's GitLab:
+/// `XBUILD_ALLOW_REGISTRY_ADDRESS=host[:port],…`.
+fn allowed() -> BTreeSet<Authority> {
+    let hosts = variable("XBUILD_ALLOW_REGISTRY_ADDRESS").unwrap_or_default();
+    hosts.split(',').filter_map(|host| Authority::parse(host.trim())).collect()
 }
 
 fn environment() -> Environment {
