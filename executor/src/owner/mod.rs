@@ -4,6 +4,7 @@
 //! the file it was looked for in; BuildKit falls to 0:0 for `--chown` there.
 
 mod accounts;
+mod inline;
 
 use std::path::Path;
 
@@ -12,6 +13,7 @@ use oci::layer::Kind;
 
 use crate::tree::{Last, Tree, TreeError, resolve};
 use accounts::{Group, User};
+pub use inline::inline;
 
 /// Larger account files are refused (BuildKit's limit, GHSA-72x6-4j93-7w86).
 pub const FILE_LIMIT: u64 = oci::layer::index::INLINE_LIMIT;
@@ -33,7 +35,8 @@ pub struct Ids {
 pub struct ProcessUser {
     /// User and primary group.
     pub ids: Ids,
-    /// Supplementary groups without the primary one, in the order of /etc/group.
+    /// Supplementary groups: the primary one first, as containerd has it since CVE-2023-25173, then those of
+    /// /etc/group in its order.
     pub groups: Vec<u32>,
     /// Home directory; `/` for users without a passwd entry.
     pub home: String,
@@ -151,10 +154,12 @@ pub fn resolve_user(tree: &dyn Tree, spec: &str) -> Result<ProcessUser, OwnerErr
         (None, None) if name == "root" => without_entry(0),
         (None, None) => return Err(unknown("user", name, PASSWD, users.is_some())),
     };
-    if group.is_empty() {
-        process.groups = supplementary(tree, &process)?;
-    } else {
+    if !group.is_empty() {
         process.ids.gid = chown_group(tree, group)?;
+    }
+    process.groups = vec![process.ids.gid];
+    if group.is_empty() {
+        add_supplementary(tree, &mut process)?;
     }
     Ok(process)
 }
@@ -176,17 +181,16 @@ fn without_entry(uid: u32) -> ProcessUser {
     ProcessUser { ids: Ids { uid, gid: 0 }, groups: Vec::new(), home: "/".to_owned(), name: None }
 }
 
-fn supplementary(tree: &dyn Tree, process: &ProcessUser) -> Result<Vec<u32>, OwnerError> {
+fn add_supplementary(tree: &dyn Tree, process: &mut ProcessUser) -> Result<(), OwnerError> {
     let Some(name) = &process.name else {
-        return Ok(Vec::new());
+        return Ok(());
     };
-    let mut gids: Vec<u32> = Vec::new();
     for group in groups(tree)?.iter().flatten().filter(|group| group.has_member(name)) {
-        if group.gid != process.ids.gid && !gids.contains(&group.gid) {
-            gids.push(group.gid);
+        if !process.groups.contains(&group.gid) {
+            process.groups.push(group.gid);
         }
     }
-    Ok(gids)
+    Ok(())
 }
 
 fn find_user<'a>(users: Option<&'a [User]>, name: &str) -> Option<&'a User> {

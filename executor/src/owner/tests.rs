@@ -73,15 +73,15 @@ fn check_user(tree: &dyn Tree, spec: &str, ids: (u32, u32), groups: &[u32], home
 #[test]
 fn rt_14_processes_have_the_images_groups_only() {
     let image = image();
-    check_user(&image, "app", (1000, 2000), &[10, 50], "/home/app");
-    check_user(&image, "1000", (1000, 2000), &[10, 50], "/home/app");
-    check_user(&image, "app:wheel", (1000, 10), &[], "/home/app");
-    check_user(&image, "1000:5", (1000, 5), &[], "/home/app");
-    check_user(&image, "4242", (4242, 0), &[], "/");
-    check_user(&image, "nohome", (1001, 1001), &[50], "/");
-    check_user(&image, "", (0, 0), &[10], "/root");
-    check_user(&Memory::default(), "", (0, 0), &[], "/");
-    check_user(&Memory::default(), "root", (0, 0), &[], "/");
+    check_user(&image, "app", (1000, 2000), &[2000, 10, 50], "/home/app");
+    check_user(&image, "1000", (1000, 2000), &[2000, 10, 50], "/home/app");
+    check_user(&image, "app:wheel", (1000, 10), &[10], "/home/app");
+    check_user(&image, "1000:5", (1000, 5), &[5], "/home/app");
+    check_user(&image, "4242", (4242, 0), &[0], "/");
+    check_user(&image, "nohome", (1001, 1001), &[1001, 50], "/");
+    check_user(&image, "", (0, 0), &[0, 10], "/root");
+    check_user(&Memory::default(), "", (0, 0), &[0], "/");
+    check_user(&Memory::default(), "root", (0, 0), &[0], "/");
     assert!(matches!(resolve_user(&image, "nobody"), Err(OwnerError::Unknown { .. })));
 }
 

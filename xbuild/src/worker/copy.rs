@@ -56,7 +56,13 @@ pub async fn mkdir(
 ) -> Result<Arc<Layer>, StepError> {
     let below = worker.layers.tree(parent).await?;
     let staging = worker.store.root().join("tmp");
-    let plan = copy::plan_workdir(op, &below, &options(step, &staging))?;
+    let plan = match copy::plan_workdir(op, &below, &options(step, &staging)) {
+        Err(error) if error.missing_layer().is_some() => {
+            let below = worker.layers.readable_tree(parent).await?;
+            copy::plan_workdir(op, &below, &options(step, &staging))?
+        }
+        plan => plan?,
+    };
     pack_plan(worker, plan)
 }
 
@@ -209,8 +215,14 @@ fn pack_plan(worker: &BuildWorker, plan: CopyPlan) -> Result<Arc<Layer>, StepErr
 }
 
 fn index(plan: &CopyPlan) -> Result<LayerIndex, StepError> {
-    let entries = plan.entries.iter().map(|planned| planned.entry.clone()).collect();
-    LayerIndex::new(entries, Default::default())
+    let entries: Vec<_> = plan.entries.iter().map(|planned| planned.entry.clone()).collect();
+    let content = |entry: &oci::layer::Entry| {
+        let at = plan.entries.binary_search_by(|planned| planned.entry.path.cmp(&entry.path)).ok()?;
+        plan.entries[at].content.clone()
+    };
+    let inline = executor::owner::inline(&entries, content)
+        .map_err(StepError::io("read", "the account files that the step copies"))?;
+    LayerIndex::new(entries, inline)
         .map_err(|error| StepError::Layer { layer: "the step's layer".to_owned(), why: crate::failure::chain(&error) })
 }
 

@@ -190,7 +190,10 @@ impl BuildWorker {
             let found = diff::scan(root.as_fd(), options)?;
             found.settle(root.as_fd())?;
             let items: Vec<_> = found.items(&root).collect();
-            let index = LayerIndex::new(found.entries, Default::default()).map_err(|error| StepError::Layer {
+            let beneath = |path: &std::path::Path| tree::Content::Beneath { root: Arc::clone(&root), path: path.to_owned() };
+            let inline = executor::owner::inline(&found.entries, |entry| Some(beneath(&entry.path)))
+                .map_err(StepError::io("read the account files of", &upper))?;
+            let index = LayerIndex::new(found.entries, inline).map_err(|error| StepError::Layer {
                 layer: "the step's layer".to_owned(),
                 why: crate::failure::chain(&error),
             })?;

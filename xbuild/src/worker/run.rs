@@ -109,7 +109,7 @@ async fn prepare(
     inputs: &[Snapshot],
     context: &StepContext,
 ) -> Result<Prepared, StepError> {
-    let user = owner::resolve_user(&worker.layers.tree(parent).await?, &run.user)?;
+    let user = owner::resolve_user(&worker.layers.readable_tree(parent).await?, &run.user)?;
     let lowers = worker.layers.directories(parent).await?;
     let writes = worker.scratch_writes()?;
     let upper = writes.upper.clone();
