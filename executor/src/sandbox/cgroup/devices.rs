@@ -119,8 +119,7 @@ mod tests {
     fn group() -> Option<Group> {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
         let mount = mounts.lines().find(|line| line.contains(" - cgroup2 "))?;
-        let path =
-            Path::new(mount.split(' ').nth(4)?).join(format!("xbuild-unit-test-{}", std::process::id()));
+        let path = Path::new(mount.split(' ').nth(4)?).join(format!("unit-test-{}", std::process::id()));
         std::fs::create_dir(&path).ok()?;
         Some(Group(path))
     }

@@ -161,7 +161,12 @@ impl Groups {
 }
 
 impl Own {
+    /// A sweep may take a directory between its making and its locking, so it is tried a few times.
     fn make(hierarchy: &Hierarchy) -> Option<Own> {
+        (0..4).find_map(|_| Own::try_make(hierarchy))
+    }
+
+    fn try_make(hierarchy: &Hierarchy) -> Option<Own> {
         let mut random = [0; 16];
         getrandom::fill(&mut random).ok()?;
         let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -169,7 +174,6 @@ impl Own {
         std::fs::create_dir(&path).ok()?;
         let directory = open(&path)?;
         rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive).ok()?;
-        // Between making and locking, a sweep could have removed it.
         let same = rustix::fs::fstat(&directory).ok()?.st_ino
             == rustix::fs::statat(CWD, &path, AtFlags::empty()).ok()?.st_ino;
         if !same {
@@ -398,3 +402,6 @@ fn counter(path: &Path, files: &[&str], key: &str) -> Option<u64> {
 fn unavailable(flag: &str, path: &Path, errno: Errno) -> SandboxError {
     SandboxError::Call { call: format!("{flag} in {}", path.display()), source: errno.into() }
 }
+
+#[cfg(test)]
+mod tests;
