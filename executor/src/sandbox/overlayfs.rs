@@ -3,8 +3,9 @@
 //! Layer directories are handed to the kernel as descriptors, or as `/proc/self/fd/N` on kernels that take only strings, so
 //! no byte of a path is ever parsed as an option (MT-07).
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;

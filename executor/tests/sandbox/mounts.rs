@@ -37,6 +37,7 @@ cases! {
     host_ca_is_trusted_and_leaves_no_trace,
     empty_root_and_missing_directories,
     many_layers,
+    a_layer_may_occur_twice,
     views_show_layers_to_the_builder,
 }
 
@@ -553,6 +554,21 @@ fn many_layers(spawner: &Spawner) {
     let mut spec = image.shell("ls /layers | wc -l");
     spec.rootfs.lowers = lowers;
     assert_eq!(run(spawner, spec).success(), "200\n");
+}
+
+fn a_layer_may_occur_twice(spawner: &Spawner) {
+    let image = Image::new();
+    let (empty, twice, between) =
+        (image.scratch.path().join("e"), image.scratch.path().join("t"), image.scratch.path().join("b"));
+    fs::create_dir(&empty).expect("it can be made");
+    write(twice.join("d/a"), "a");
+    fs::create_dir_all(between.join("d")).expect("it can be made");
+    let whiteout = rustix::fs::FileType::CharacterDevice;
+    rustix::fs::mknodat(rustix::fs::CWD, between.join("d/a"), whiteout, rustix::fs::Mode::empty(), 0)
+        .expect("a whiteout can be made");
+    let mut spec = image.shell("cat /d/a; ls /d");
+    spec.rootfs.lowers = vec![empty.clone(), twice.clone(), between, empty, twice, image.lower.clone()];
+    assert_eq!(run(spawner, spec).success(), "aa\n");
 }
 
 fn views_show_layers_to_the_builder(_: &Spawner) {
