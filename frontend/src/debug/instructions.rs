@@ -54,7 +54,7 @@ fn assume_need(known: &mut Known, need: Need) {
         }
         Need::Url(need) => {
             let digest = need.checksum.unwrap_or(Digest::of(need.url.as_bytes()));
-            known.urls.insert(need, KnownUrl { digest, last_modified: None });
+            known.urls.insert(need, KnownUrl { digest, last_modified: None, newest_entry: None });
         }
         Need::Git(need) => {
             let commit = Digest::of(need.reference.as_bytes()).hex();

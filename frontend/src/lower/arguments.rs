@@ -35,7 +35,8 @@ impl Lowering<'_> {
         Scope { variables: Rc::clone(&self.globals), args: Rc::default() }
     }
 
-    fn platform_arguments(&self) -> Variables {
+    /// Returns the arguments that describe the platforms.
+    pub(super) fn platform_arguments(&self) -> Variables {
         let (build, target) = (&self.options.build_platform, self.options.target_platform());
         let last = self.stages.stages.last().and_then(|stage| stage.from.name.as_ref());
         let stage = self.options.target.as_deref().or(last.map(|name| name.value.as_str()));
@@ -61,25 +62,6 @@ impl Lowering<'_> {
             variables.set(name, self.options.build_arg(name).unwrap_or(value));
         }
         variables
-    }
-
-    /// Reads SOURCE_DATE_EPOCH: a build argument, else a global ARG, else the option.
-    fn read_epoch(&mut self) {
-        const NAME: &str = "SOURCE_DATE_EPOCH";
-        let given = self.options.build_arg(NAME).or(self.globals.get(NAME)).map(str::to_owned);
-        self.epoch = match given.as_deref() {
-            None => self.options.source_date_epoch,
-            Some("") => None,
-            Some(text) => match text.parse() {
-                Ok(seconds) => Some(seconds),
-                Err(_) => {
-                    let message = format!("invalid SOURCE_DATE_EPOCH: {text}");
-                    let help = "give seconds since 1970-01-01 00:00 UTC, such as 1700000000";
-                    self.error(Diagnostic::error(Span::default(), message).with_help(help));
-                    None
-                }
-            },
-        };
     }
 
     /// Returns the target stage: the last one, or the one asked for by name or index.

@@ -124,7 +124,17 @@ impl<'a> Lowering<'a> {
         let written = stage.from.platform.as_ref()?;
         let command = Command::own(stage.instruction);
         let scope = self.global_scope();
-        let value = self.word(&command, &scope, written)?;
+        let expanded = match crate::expand::word(&written.value, self.file.directives.escape, &scope.lookup())
+        {
+            Ok(expanded) => expanded,
+            Err(error) => {
+                self.error(Diagnostic::error(written.span, error.to_string()));
+                return None;
+            }
+        };
+        self.undefined_in_from(&command, written.span, &expanded.unmatched);
+        self.lint_platform(&command, &expanded, &written.value);
+        let value = expanded.value;
         if value.is_empty() {
             let message = format!("empty platform value from expression {}", written.value);
             self.error(Diagnostic::error(written.span, message));

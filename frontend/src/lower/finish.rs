@@ -2,14 +2,14 @@
 
 use oci::{ImageConfig, Platform};
 
+use super::Lowering;
 use super::plan::Needed;
 use super::state::State;
-use super::{Lowered, Lowering};
 use crate::graph::{Definition, HistoryEntry};
 
 impl Lowering<'_> {
     /// Returns the definition of the target, which was lowered without errors.
-    pub(super) fn finish(mut self, target: usize, needed: &Needed) -> Lowered {
+    pub(super) fn finish(mut self, target: usize, needed: &Needed) -> Box<Definition> {
         let history = self.history(target);
         let state = self.states.remove(&target).expect("every needed stage was lowered");
         let config = self.image_config(&state);
@@ -21,9 +21,7 @@ impl Lowering<'_> {
             .collect();
         let skipped = self.stages.stages.iter().filter(|stage| !needed.by_target.contains(&stage.index));
         let skipped = skipped.map(|stage| stage.title()).collect();
-        self.warnings.sort_by_key(|warning| warning.span);
-        self.warnings.dedup();
-        let definition = Box::new(Definition {
+        Box::new(Definition {
             target: state.step,
             also,
             platform: platform_of(&config),
@@ -33,8 +31,7 @@ impl Lowering<'_> {
             stage: self.stages.stages[target].title(),
             skipped,
             graph: self.graph,
-        });
-        Lowered::Done { definition, warnings: self.warnings }
+        })
     }
 
     /// Returns the entries of a stage and of the stages below it, oldest first.

@@ -99,6 +99,8 @@ pub struct KnownUrl {
     pub digest: Digest,
     /// Last-Modified in seconds since the epoch, where the server told it.
     pub last_modified: Option<i64>,
+    /// Time of the newest entry, if the body is an archive and its time is wanted; else absent.
+    pub newest_entry: Option<i64>,
 }
 
 /// A git reference, resolved.

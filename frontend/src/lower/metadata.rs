@@ -67,8 +67,8 @@ impl Lowering<'_> {
         for argument in arguments {
             let name = &argument.name.value;
             self.check_secret_name(command, "ARG", name, &argument.name);
-            let value = match (self.options.build_arg(name), &argument.default) {
-                (Some(given), _) => Some(given.to_owned()),
+            let value = match (self.build_arg(name), &argument.default) {
+                (Some(given), _) => Some(given),
                 (None, Some(default)) => {
                     let scope = Scope::of(&work.state);
                     let Some(value) = self.word(command, &scope, default) else { return };

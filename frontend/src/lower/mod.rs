@@ -10,13 +10,16 @@ mod check;
 mod command;
 mod copy;
 mod entitlements;
+mod epoch;
 mod finish;
 mod known;
+mod lint;
 mod metadata;
 mod mounts;
 mod options;
 mod plan;
 mod ports;
+mod remote;
 mod run;
 mod signal;
 mod sources;
@@ -44,6 +47,7 @@ pub use known::{
     SelectionError, SelectionNeed, UrlNeed,
 };
 pub use options::{Context, Entitlement, NoCache, Options};
+use plan::Needed;
 use state::{State, Work};
 use variables::Variables;
 
@@ -80,24 +84,50 @@ pub fn lower(file: &File, options: &Options, known: &Known) -> Result<Lowered, V
     check::frontend(file, options)?;
     let stages = Stages::of(&file.instructions)?;
     let mut lowering = Lowering::new(file, options, known, stages);
-    lowering.read_globals();
-    let target = lowering.target();
-    lowering.check_cycles();
-    lowering.check_entitlements();
-    let Some(target) = target.filter(|_| lowering.errors.is_empty()) else {
-        return Err(lowering.into_errors());
-    };
-    let needed = lowering.reachable(target);
-    for index in needed.order.iter().copied() {
-        lowering.lower_stage(index);
-    }
-    if !lowering.errors.is_empty() {
-        return Err(lowering.into_errors());
-    }
+    let Some((target, needed)) = lowering.everything() else { return Err(lowering.into_errors()) };
     if !lowering.needs.is_empty() {
         return Ok(Lowered::Needs(lowering.needs));
     }
-    Ok(lowering.finish(target, &needed))
+    let warnings = lowering.take_warnings();
+    match lowering.violation(&warnings) {
+        Some(violation) => Err(vec![violation]),
+        None => Ok(Lowered::Done { definition: lowering.finish(target, &needed), warnings }),
+    }
+}
+
+/// What a check without a build found.
+#[derive(Debug, Clone, Default)]
+pub struct Checked {
+    /// Bases that must be found out first, for a complete answer.
+    pub needs: BTreeMap<Need, Asked>,
+    /// What could be better, in order of place.
+    pub warnings: Vec<Diagnostic>,
+    /// Mistakes, in order of place.
+    pub errors: Vec<Diagnostic>,
+}
+
+/// Looks for mistakes and for what could be better, in all stages unless a target is given. Files of contexts,
+/// URLs and git repositories are not needed for that.
+pub fn check(file: &File, options: &Options, known: &Known) -> Checked {
+    let options = Options { all_stages: options.all_stages || options.target.is_none(), ..options.clone() };
+    let errors = |found: &&Diagnostic| found.severity == Severity::Error;
+    let broken = file.diagnostics.iter().filter(errors).cloned().collect::<Vec<_>>();
+    let stages = match Stages::of(&file.instructions) {
+        Ok(stages) => stages,
+        Err(found) => return Checked { errors: [broken, found].concat(), ..Checked::default() },
+    };
+    let mut lowering = Lowering::new(file, &options, known, stages);
+    if broken.is_empty() {
+        lowering.everything();
+    } else {
+        lowering.lint();
+        lowering.errors.extend(broken);
+    }
+    let warnings = lowering.take_warnings();
+    lowering.errors.extend(lowering.violation(&warnings));
+    let mut needs = std::mem::take(&mut lowering.needs);
+    needs.retain(|need, _| matches!(need, Need::Image(_) | Need::Layout(_)));
+    Checked { needs, warnings, errors: lowering.into_errors() }
 }
 
 /// Everything while it is lowered.
@@ -137,6 +167,21 @@ impl<'a> Lowering<'a> {
             errors: Vec::new(),
             warnings: Vec::new(),
         }
+    }
+
+    /// Lowers what the target needs; `None` after errors.
+    fn everything(&mut self) -> Option<(usize, Needed)> {
+        self.read_globals();
+        self.lint();
+        let target = self.target();
+        self.check_cycles();
+        self.check_entitlements();
+        let target = target.filter(|_| self.errors.is_empty())?;
+        let needed = self.reachable(target);
+        for index in needed.order.iter().copied() {
+            self.lower_stage(index);
+        }
+        self.errors.is_empty().then_some((target, needed))
     }
 
     fn error(&mut self, diagnostic: Diagnostic) {

@@ -29,6 +29,9 @@ pub struct Options {
     pub no_cache: NoCache,
     /// SOURCE_DATE_EPOCH in seconds; a build argument of the name wins.
     pub source_date_epoch: Option<i64>,
+    /// Times of contexts that have one, for `SOURCE_DATE_EPOCH=context` and `=NAME`: a commit's, Last-Modified,
+    /// or that of the newest entry of an archive. The main context's name is empty.
+    pub context_times: BTreeMap<String, Option<i64>>,
     /// `--add-host`.
     pub extra_hosts: Vec<ExtraHost>,
     /// `--ulimit`.
@@ -57,6 +60,7 @@ impl Default for Options {
             network: Network::Default,
             no_cache: NoCache::Off,
             source_date_epoch: None,
+            context_times: BTreeMap::new(),
             extra_hosts: Vec::new(),
             ulimits: Vec::new(),
             shm_size: None,

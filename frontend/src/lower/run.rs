@@ -4,7 +4,7 @@ use super::command::Command;
 use super::metadata::with_shell;
 use super::state::{State, Work};
 use super::words::Scope;
-use super::{Lowering, Options};
+use super::{Lowering, Options, epoch};
 use crate::graph::{Op, RunOp};
 use crate::instruction::{Command as Line, Run};
 
@@ -40,10 +40,9 @@ impl Lowering<'_> {
     }
 
     fn environment(&self, state: &State) -> Vec<(String, String)> {
-        const EPOCH: &str = "SOURCE_DATE_EPOCH";
-        let epoch = self.epoch.filter(|_| state.env.get(EPOCH).is_none());
-        let epoch = epoch.map(|seconds| (EPOCH.to_owned(), seconds.to_string()));
-        state.env.iter().cloned().chain(epoch).collect()
+        let added = self.epoch.filter(|_| state.env.get(epoch::NAME).is_none());
+        let added = added.map(|seconds| (epoch::NAME.to_owned(), seconds.to_string()));
+        state.env.iter().cloned().chain(added).collect()
     }
 }
 

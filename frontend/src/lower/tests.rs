@@ -64,7 +64,10 @@ fn answer(known: &mut Known, need: Need, image: &Arc<[u8]>) {
             known.selections.insert(need, Ok(Arc::new(Selection::new(Vec::new()))));
         }
         Need::Url(need) => {
-            known.urls.insert(need, KnownUrl { digest: Digest::of(b"url"), last_modified: Some(7) });
+            known.urls.insert(
+                need,
+                KnownUrl { digest: Digest::of(b"url"), last_modified: Some(7), newest_entry: None },
+            );
         }
         Need::Git(need) => {
             known.git.insert(need, KnownGit { commit: "c0ffee".repeat(7), committed: None });
@@ -548,4 +551,44 @@ fn definitions_print_as_json_and_as_a_drawing() {
     ] {
         assert!(dot.contains(part), "{part} in {dot}");
     }
+}
+
+#[test]
+fn lint_rules_fire_and_can_be_switched_off() {
+    let text = "FROM --platform=linux/amd64 a as B\nenv A 1\n# check=skip=WorkdirRelativePath\nWORKDIR x\n\
+                COPY --from=other $UNDEFINED /\nMAINTAINER me\nCMD x\nCMD y\n";
+    let rules = |text: &str| -> Vec<&str> {
+        let file = crate::parse(text.as_bytes());
+        let mut known = Known::default();
+        loop {
+            let checked = check(&file, &options(), &known);
+            assert_eq!(checked.errors, []);
+            if checked.needs.is_empty() {
+                let mut rules: Vec<_> = checked.warnings.iter().filter_map(|warning| warning.rule).collect();
+                rules.sort_unstable();
+                rules.dedup();
+                return rules;
+            }
+            checked.needs.into_keys().for_each(|need| answer(&mut known, need, &base(|_| {})));
+        }
+    };
+    assert_eq!(
+        rules(text),
+        [
+            "ConsistentInstructionCasing",
+            "FromAsCasing",
+            "FromPlatformFlagConstDisallowed",
+            "JSONArgsRecommended",
+            "LegacyKeyValueFormat",
+            "MaintainerDeprecated",
+            "MultipleInstructionsDisallowed",
+            "StageNameCasing",
+            "UndefinedVar",
+        ]
+    );
+    assert_eq!(rules(&format!("# check=skip=all\n{text}")), [""; 0]);
+    let violated = format!("# check=error=true\n{text}");
+    let file = crate::parse(violated.as_bytes());
+    let errors = answered(&violated, &options(), &base(|_| {})).unwrap_err();
+    assert_eq!(file.slice(errors[0].span), "error=true");
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use executor::sandbox::Spawner;
 use frontend::graph::{Definition, Network, Op, StepId};
 use frontend::lower::{self, Entitlement, Known, Lowered, NoCache};
-use frontend::{File, Severity};
+use frontend::File;
 use oci::Store;
 use solver::{Cancel, Records, Solver, Wanted};
 
@@ -145,8 +145,7 @@ impl Session {
     }
 
     fn warn(&self, warnings: &[frontend::Diagnostic]) {
-        let parsed = self.file.diagnostics.iter().filter(|found| found.severity == Severity::Warning);
-        for warning in parsed.chain(warnings) {
+        for warning in warnings {
             self.progress.note(report::warning(&self.file, &self.source.name, warning));
         }
     }

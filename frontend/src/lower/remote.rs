@@ -1,0 +1,149 @@
+//! Sources of ADD that are fetched: URLs and git repositories.
+
+use oci::Digest;
+
+use super::command::Command;
+use super::copy::{Expanded, Keyword};
+use super::sources::Missing;
+use super::{GitNeed, Lowering, UrlNeed};
+use crate::graph::{GitOp, HttpOp, Op, StepId};
+use crate::instruction::{Span, Spanned};
+use crate::{Diagnostic, giturl};
+
+impl Lowering<'_> {
+    /// Returns step and path of a source that is a URL or a git repository.
+    pub(super) fn remote(
+        &mut self,
+        command: &Command<'_>,
+        copy: &Expanded<'_>,
+        source: &Spanned<String>,
+    ) -> Result<Option<(StepId, String)>, Missing> {
+        let span = command.at(source.span);
+        if copy.written.from.is_some() {
+            return Ok(None);
+        }
+        let git = giturl::parse(&source.value).map_err(|error| {
+            self.error(Diagnostic::error(span, error.to_string()));
+            Missing
+        })?;
+        let git = git.filter(|git| !git.could_be_local);
+        let what = match (&git, giturl::is_http(&source.value)) {
+            (None, false) => return Ok(None),
+            (Some(_), _) => "a git ref",
+            (None, true) => "a URL",
+        };
+        if copy.keyword == Keyword::Copy {
+            let diagnostic = Diagnostic::error(span, format!("source can't be {what} for COPY"));
+            self.error(diagnostic.with_help("use ADD"));
+            return Err(Missing);
+        }
+        match git {
+            Some(git) => self.git_source(copy, git, span).map(|step| Some((step, String::new()))),
+            None => self.url_source(copy, &source.value, span).map(Some),
+        }
+    }
+
+    fn url_source(
+        &mut self,
+        copy: &Expanded<'_>,
+        url: &str,
+        span: Span,
+    ) -> Result<(StepId, String), Missing> {
+        let checksum = match &copy.checksum {
+            None => None,
+            Some(text) => Some(text.value.parse::<Digest>().map_err(|error| {
+                self.error(Diagnostic::error(text.span, error.to_string()));
+                Missing
+            })?),
+        };
+        let known = self.url(UrlNeed { url: url.to_owned(), checksum }, span).ok_or(Missing)?;
+        if let Some(wanted) = checksum.filter(|wanted| *wanted != known.digest) {
+            let message = format!("digest mismatch {}: expected {wanted}", known.digest);
+            self.error(Diagnostic::error(span, message));
+            return Err(Missing);
+        }
+        let filename = filename(url);
+        let op = Op::Http(HttpOp {
+            url: url.to_owned(),
+            digest: known.digest,
+            filename: filename.clone(),
+            last_modified: known.last_modified,
+        });
+        let platform = self.options.target_platform().clone();
+        Ok((self.source_step(op, &platform, format!("download {url}")), filename))
+    }
+
+    fn git_source(
+        &mut self,
+        copy: &Expanded<'_>,
+        git: giturl::GitReference,
+        span: Span,
+    ) -> Result<StepId, Missing> {
+        let mut refuse = |message: String| {
+            self.errors.push(Diagnostic::error(span, message));
+            Missing
+        };
+        let keep = match (copy.written.keep_git_dir, git.keep_git_dir) {
+            (Some(a), Some(b)) if a != b => {
+                return Err(refuse("inconsistent keep-git-dir configuration".to_owned()));
+            }
+            (a, b) => b.or(a).unwrap_or(false),
+        };
+        let checksum = match copy.checksum.as_ref().map(|checksum| checksum.value.as_str()) {
+            Some(flag) if !git.checksum.is_empty() && git.checksum != flag => {
+                return Err(refuse(format!("checksum mismatch {flag:?} != {:?}", git.checksum)));
+            }
+            Some(flag) => flag.to_owned(),
+            None => git.checksum.clone(),
+        };
+        let need = GitNeed { remote: git.remote.clone(), reference: git.reference.clone() };
+        let known = self.git(need, span).ok_or(Missing)?;
+        if !known.commit.starts_with(&checksum) {
+            let message = format!("expected checksum to match {checksum}, got {}", known.commit);
+            self.error(Diagnostic::error(span, message));
+            return Err(Missing);
+        }
+        let op = Op::Git(GitOp {
+            remote: git.remote.clone(),
+            commit: known.commit,
+            subdir: git.subdir,
+            keep_git_dir: keep,
+            submodules: git.submodules.unwrap_or(true),
+        });
+        let platform = self.options.target_platform().clone();
+        Ok(self.source_step(op, &platform, format!("git {}", without_password(&git.remote))))
+    }
+}
+
+/// Returns whether a source is fetched.
+pub(super) fn is_remote(source: &str) -> bool {
+    let git = giturl::parse(source);
+    giturl::is_http(source) || git.is_err() || git.is_ok_and(|git| git.is_some_and(|git| !git.could_be_local))
+}
+
+/// Returns the last part of a URL's path, which names the file.
+fn filename(url: &str) -> String {
+    let path = url.split(['?', '#']).next().unwrap_or_default();
+    let path = path.split_once("://").map_or(path, |(_, rest)| rest);
+    let name = path.split_once('/').map_or("", |(_, path)| path).trim_end_matches('/');
+    let name = giturl::decode(name.rsplit('/').next().unwrap_or_default()).unwrap_or_default();
+    if matches!(name.as_str(), "" | "." | "..") || name.contains(['/', '\0']) {
+        "__unnamed__".to_owned()
+    } else {
+        name
+    }
+}
+
+fn without_password(remote: &str) -> String {
+    match remote.split_once("://") {
+        Some((scheme, rest)) => match rest.split_once('@') {
+            Some((_, host))
+                if rest.find('/').is_none_or(|slash| rest.find('@').is_some_and(|at| at < slash)) =>
+            {
+                format!("{scheme}://{host}")
+            }
+            _ => remote.to_owned(),
+        },
+        None => remote.to_owned(),
+    }
+}
