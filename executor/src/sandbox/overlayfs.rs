@@ -68,7 +68,7 @@ pub(super) fn mount(
 ) -> Result<OwnedFd, CallError> {
     let context =
         rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed("fsopen(overlay)"))?;
-    let lowers = overlay.lowers.iter().map(|path| directory(path)).collect::<Result<Vec<_>, _>>()?;
+    let lowers = open_lowers(&overlay.lowers)?;
     let mut borrowed: Vec<BorrowedFd<'_>> = lowers.iter().map(AsFd::as_fd).collect();
     // Without an upper directory the kernel wants two lower ones; a lone bind would show whiteouts as devices.
     if borrowed.is_empty() || (overlay.writes.is_none() && borrowed.len() == 1) {
@@ -153,6 +153,24 @@ pub(super) fn clone_tree(source: impl AsFd, attributes: Attributes) -> Result<Ow
     let mount = rustix::mount::open_tree(source, "", flags).map_err(failed("open_tree(clone)"))?;
     super::sys::attach_attributes(&mount, attributes.bits).map_err(failed("mount_setattr"))?;
     Ok(mount)
+}
+
+/// Opens layers, each once.
+///
+/// The kernel refuses a directory that occurs twice (ELOOP), as the empty layers of two `RUN true` do. The upper
+/// occurrence decides on every path that the layer has an entry for, so the lower one adds nothing, whatever lies
+/// between.
+fn open_lowers(paths: &[PathBuf]) -> Result<Vec<OwnedFd>, CallError> {
+    let mut seen = BTreeSet::new();
+    let mut lowers = Vec::with_capacity(paths.len());
+    for path in paths {
+        let fd = directory(path)?;
+        let stat = rustix::fs::fstat(&fd).map_err(failed(format!("fstat({})", path.display())))?;
+        if seen.insert((stat.st_dev, stat.st_ino)) {
+            lowers.push(fd);
+        }
+    }
+    Ok(lowers)
 }
 
 fn directory(path: &Path) -> Result<OwnedFd, CallError> {
