@@ -200,8 +200,11 @@ impl Upper {
         for (path, attribute) in &self.leftovers {
             let (directory, name) = go_to(&mut cursor, path)?;
             let target = crate::unpack::in_proc(directory, name);
-            rustix::fs::lremovexattr(target, OsStr::from_bytes(attribute))
-                .map_err(DiffError::call("lremovexattr", path))?;
+            match rustix::fs::lremovexattr(target, OsStr::from_bytes(attribute)) {
+                // It went with another name of the same file.
+                Ok(()) | Err(rustix::io::Errno::NODATA) => {}
+                Err(errno) => return Err(DiffError::call("lremovexattr", path)(errno)),
+            }
         }
         for (path, mtime) in &self.clamped {
             let (directory, name) = go_to(&mut cursor, path)?;

@@ -34,6 +34,8 @@ pub struct PackedLayer {
     pub diff_id: DiffId,
     /// The blob.
     pub descriptor: Descriptor,
+    /// Bytes of the tar.
+    pub size: u64,
     /// Its entries, with hashes.
     pub index: Arc<LayerIndex>,
 }
@@ -167,10 +169,11 @@ impl LayerStore {
         let packed = oci::pack::pack(items.into_iter().map(Ok::<_, PackError>), encoding, writer)?;
         let media_type = Types::Oci.layer(encoding.compression());
         let descriptor = packed.output.finish()?.descriptor(media_type);
+        let size = packed.tar_size;
         let index = Arc::new(packed.index);
         self.put_index(packed.diff_id.into(), &index)?;
         self.store.set_packed(&packed.diff_id, &encoding.to_string(), &descriptor)?;
-        Ok(PackedLayer { diff_id: packed.diff_id, descriptor, index })
+        Ok(PackedLayer { diff_id: packed.diff_id, descriptor, size, index })
     }
 
     /// Returns the blob that a layer is packed as in `encoding`.

@@ -67,7 +67,7 @@ pub async fn open(
     }
 }
 
-/// blake3 of the id and of what the initial content comes from.
+/// blake3 of the id and of what the directory starts as: its content, owner and mode.
 fn name(cache: &CacheMount, inputs: &[Snapshot]) -> String {
     let mut hasher = blake3::Hasher::new();
     let mut field = |bytes: &[u8]| {
@@ -79,6 +79,10 @@ fn name(cache: &CacheMount, inputs: &[Snapshot]) -> String {
     if let Some((input, path)) = &cache.from {
         field(path.as_bytes());
         field(inputs[*input].identity().as_bytes());
+    }
+    // BuildKit makes these the mount's initial content, so directories that differ in them are different caches.
+    if (cache.mode, cache.uid, cache.gid) != (0o755, 0, 0) {
+        [cache.mode, cache.uid, cache.gid].iter().for_each(|number| field(&number.to_le_bytes()));
     }
     hasher.finalize().to_hex().to_string()
 }

@@ -41,6 +41,10 @@ pub async fn copy(
     for pattern in &plan.unmatched {
         context.log(Stream::Note, format!("{pattern:?} matches nothing\n").as_bytes());
     }
+    for pattern in &plan.replaced {
+        let note = format!("{pattern:?} matches several files and the destination is one: the last is kept\n");
+        context.log(Stream::Note, note.as_bytes());
+    }
     for warning in &plan.warnings {
         context.log(Stream::Note, format!("{warning:?}\n").as_bytes());
     }

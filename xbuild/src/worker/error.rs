@@ -88,8 +88,8 @@ impl StepError {
 
 fn ended(status: ExitStatus, oom: &OutOfMemory, pids_limit: &PidsLimit) -> String {
     let mut text = match status {
-        ExitStatus::Code(code) => format!("exit code: {code}"),
-        ExitStatus::Signal(signal) => format!("killed by signal {signal}"),
+        ExitStatus::Code(code) => format!("did not complete successfully: exit code: {code}"),
+        ExitStatus::Signal(signal) => format!("did not complete successfully: killed by signal {signal}"),
     };
     match (status, oom) {
         (_, OutOfMemory::Killed { limit }) => text += &format!(" (out of memory: the limit of {limit} bytes was reached)"),

@@ -2,22 +2,18 @@
 //! made from another when somebody needs it, never before.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::BufReader;
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use executor::layers::Flavour;
-use executor::tree::{Merged, MergedLayer};
-use executor::{tree, unpack};
-use oci::compress::{Decoder, Encoding};
+use executor::layers::{Flavour, LayerError, LayerId, LayerStore, PackedLayer};
+use executor::tree::{self, Merged, MergedLayer};
+use oci::compress::Encoding;
 use oci::document::Descriptor;
-use oci::layer::{Limits, MergedView, Resolved, Scan};
-use oci::layer::{LayerIndex, resolve, resolve_onto, scan};
-use oci::pack::{Item, PackError};
+use oci::layer::{LayerIndex, MergedView, Resolved, Scan, resolve, resolve_onto};
+use oci::pack::Item;
 use oci::reference::Reference;
 use oci::store::{Leased, Store};
-use oci::{ChainId, DiffId, media_type};
+use oci::{ChainId, DiffId};
 use solver::LayerResult;
 use tokio::sync::{OnceCell, watch};
 
@@ -26,10 +22,10 @@ use super::error::StepError;
 use super::registries::Registries;
 
 /// Whose unpacked layers these are.
-const FLAVOUR: &str = Flavour::Root.name();
+const FLAVOUR: Flavour = Flavour::Root;
 
 /// How layers of this build are compressed.
-pub const ENCODING: Encoding = Encoding::GZIP;
+const ENCODING: Encoding = Encoding::GZIP;
 
 /// A stack of layers, lowest first.
 pub type Stack = Arc<[Arc<Layer>]>;
@@ -49,20 +45,14 @@ enum Origin {
     Base { diff_id: DiffId, descriptor: Descriptor, remote: Option<Reference> },
     /// An earlier build.
     Recorded(LayerResult),
-    /// This build; packed in the background.
-    Fresh { settled: watch::Receiver<Option<Result<Settled, StepError>>>, writes: Writes },
+    /// A RUN of this build: its upper directory is the layer's.
+    Upper(Packing),
+    /// A COPY, ADD or WORKDIR of this build: entries and their sources, for unpacking as often as needed.
+    Planned(Packing, Box<dyn Fn() -> Vec<Item> + Send + Sync>),
 }
 
-/// What the layer's directory can be had from while it is being packed.
-enum Writes {
-    /// A RUN's upper directory.
-    Upper,
-    /// The entries and their sources, for unpacking once more.
-    Items(Box<dyn Fn() -> Items + Send + Sync>),
-}
-
-/// Entries with their bytes, in path order.
-pub type Items = Vec<Item>;
+/// The outcome of packing in the background; nothing as long as it goes on.
+type Packing = watch::Receiver<Option<Result<Settled, StepError>>>;
 
 /// A packed layer of this build.
 #[derive(Debug, Clone)]
@@ -89,6 +79,7 @@ pub struct Blob {
 /// Makes residences of layers in one store.
 pub struct Layers {
     store: Arc<Store>,
+    layers: LayerStore,
     build: Arc<Build>,
     registries: Arc<Registries>,
     fresh: Mutex<Vec<Arc<Layer>>>,
@@ -97,42 +88,44 @@ pub struct Layers {
 impl Layer {
     /// A layer of a base image.
     pub fn base(diff_id: DiffId, descriptor: Descriptor, remote: Option<Reference>) -> Arc<Self> {
-        Self::new(Origin::Base { diff_id, descriptor, remote })
+        Arc::new(Self::new(Origin::Base { diff_id, descriptor, remote }))
     }
 
     /// A layer of an earlier build.
     pub fn recorded(result: LayerResult) -> Arc<Self> {
-        Self::new(Origin::Recorded(result))
+        Arc::new(Self::new(Origin::Recorded(result)))
     }
 
-    fn new(origin: Origin) -> Arc<Self> {
-        Arc::new(Self { origin, index: OnceCell::new(), directory: OnceCell::new(), kept: OnceLock::new() })
+    fn new(origin: Origin) -> Self {
+        Self { origin, index: OnceCell::new(), directory: OnceCell::new(), kept: OnceLock::new() }
     }
 
     /// Returns the packed layer of this build, once it is packed; `None` for layers of other origins.
     pub async fn settled(&self) -> Option<Result<Settled, StepError>> {
         match &self.origin {
-            Origin::Fresh { settled, .. } => Some(wait(settled.clone()).await),
+            Origin::Upper(packing) | Origin::Planned(packing, _) => Some(wait(packing.clone()).await),
             Origin::Base { .. } | Origin::Recorded(_) => None,
         }
     }
 
     /// Returns the unpacked directory, where there is one.
-    fn place(&self) -> Option<&PathBuf> {
-        self.kept.get().or_else(|| self.directory.get())
+    fn place(&self) -> Option<&Path> {
+        self.kept.get().or_else(|| self.directory.get()).map(PathBuf::as_path)
     }
 
     async fn diff_id(&self) -> Result<DiffId, StepError> {
         match &self.origin {
             Origin::Base { diff_id, .. } => Ok(*diff_id),
             Origin::Recorded(result) => Ok(result.diff_id),
-            Origin::Fresh { settled, .. } => Ok(wait(settled.clone()).await?.result.diff_id),
+            Origin::Upper(packing) | Origin::Planned(packing, _) => {
+                Ok(wait(packing.clone()).await?.result.diff_id)
+            }
         }
     }
 }
 
-async fn wait(mut settled: watch::Receiver<Option<Result<Settled, StepError>>>) -> Result<Settled, StepError> {
-    match settled.wait_for(Option::is_some).await {
+async fn wait(mut packing: Packing) -> Result<Settled, StepError> {
+    match packing.wait_for(Option::is_some).await {
         Ok(value) => value.clone().expect("it was waited for"),
         Err(_) => Err(StepError::Stopped),
     }
@@ -141,63 +134,67 @@ async fn wait(mut settled: watch::Receiver<Option<Result<Settled, StepError>>>) 
 impl Layers {
     /// Works on `store`, downloading through `registries`.
     pub fn new(store: Arc<Store>, build: Arc<Build>, registries: Arc<Registries>) -> Self {
-        Self { store, build, registries, fresh: Mutex::default() }
+        let layers = LayerStore::new((*store).clone(), FLAVOUR);
+        Self { store, layers, build, registries, fresh: Mutex::default() }
     }
 
-    /// Packs `items` in the background. `index` needs no hashes; `upper` is a RUN's directory.
+    /// Packs what a RUN wrote in the background. `upper` is named `fs` and alone in its directory; `index` needs
+    /// no hashes.
     pub fn pack_upper(&self, index: LayerIndex, upper: PathBuf, items: Vec<Item>) -> Arc<Layer> {
-        let settled = self.pack(items);
-        let layer = Arc::new(Layer {
-            origin: Origin::Fresh { settled, writes: Writes::Upper },
+        let layer = Layer {
             index: OnceCell::new_with(Some(Arc::new(index))),
             directory: OnceCell::new_with(Some(upper)),
-            kept: OnceLock::new(),
-        });
+            ..Layer::new(Origin::Upper(self.pack(items)))
+        };
+        self.remember(layer)
+    }
+
+    /// Packs planned entries in the background; `items` gives them as often as it is called.
+    pub fn pack_plan(&self, index: LayerIndex, items: impl Fn() -> Vec<Item> + Send + Sync + 'static) -> Arc<Layer> {
+        let origin = Origin::Planned(self.pack(items()), Box::new(items));
+        self.remember(Layer { index: OnceCell::new_with(Some(Arc::new(index))), ..Layer::new(origin) })
+    }
+
+    fn remember(&self, layer: Layer) -> Arc<Layer> {
+        let layer = Arc::new(layer);
         self.fresh.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&layer));
         layer
     }
 
-    /// Packs planned entries in the background; `items` gives them as often as it is called.
-    pub fn pack_plan(&self, index: LayerIndex, items: impl Fn() -> Items + Send + Sync + 'static) -> Arc<Layer> {
-        let settled = self.pack(items());
-        Arc::new(Layer {
-            origin: Origin::Fresh { settled, writes: Writes::Items(Box::new(items)) },
-            index: OnceCell::new_with(Some(Arc::new(index))),
-            directory: OnceCell::new(),
-            kept: OnceLock::new(),
-        })
-    }
-
-    fn pack(&self, items: Vec<Item>) -> watch::Receiver<Option<Result<Settled, StepError>>> {
+    fn pack(&self, items: Vec<Item>) -> Packing {
         let (sender, receiver) = watch::channel(None);
-        let store = Arc::clone(&self.store);
+        let (layers, root) = (self.layers.clone(), self.store.root().to_owned());
         tokio::task::spawn_blocking(move || {
-            let result = pack(&store, items);
-            sender.send_replace(Some(result));
+            let settled = layers.pack(items, ENCODING).map(settled);
+            sender.send_replace(Some(settled.map_err(|error| StepError::layer(error, &root))));
         });
         receiver
     }
 
     /// Returns whether a layer of an earlier build can still be had.
     pub fn available(&self, result: &LayerResult) -> bool {
+        let id = LayerId::from(result.diff_id);
         // Leased first and looked up then, or prune could come in between.
-        self.build.lease(&[Leased::Diff(result.diff_id), Leased::Layer(FLAVOUR.to_owned(), result.diff_id.0.hex())]).is_ok()
-            && (self.packed(result.diff_id).is_some() || self.unpacked(&result.diff_id.0.hex()).is_some())
+        let leased =
+            self.build.lease(&[Leased::Diff(result.diff_id), Leased::Layer(FLAVOUR.name().to_owned(), id.name())]);
+        leased.is_ok() && (self.packed(result.diff_id).is_some() || self.unpacked(id).is_some())
     }
 
     fn packed(&self, diff_id: DiffId) -> Option<Descriptor> {
-        self.store.packed(&diff_id, &ENCODING.to_string()).ok().flatten()
+        self.layers.packed(&diff_id, ENCODING).ok().flatten()
     }
 
-    fn unpacked(&self, id: &str) -> Option<PathBuf> {
-        self.store.layer(FLAVOUR, id).ok().flatten()
+    fn unpacked(&self, id: LayerId) -> Option<PathBuf> {
+        self.layers.path(id).ok().flatten()
     }
 
     /// Returns the blob of a layer as manifests name it. A base's layer is not downloaded for it.
     pub async fn blob(&self, layer: &Layer) -> Result<Blob, StepError> {
         match &layer.origin {
             Origin::Base { diff_id, descriptor, remote } => {
-                let here = self.store.layout().has(&digest(descriptor)?)?;
+                let digest = oci::document::digest_of(descriptor).map_err(oci::Error::from)?;
+                self.build.lease(&[Leased::Blob(digest)])?;
+                let here = self.store.layout().has(&digest)?;
                 let remote = remote.clone().filter(|_| !here);
                 Ok(Blob { diff_id: *diff_id, descriptor: descriptor.clone(), remote })
             }
@@ -208,8 +205,8 @@ impl Layers {
                 };
                 Ok(Blob { diff_id: result.diff_id, descriptor, remote: None })
             }
-            Origin::Fresh { settled, .. } => {
-                let settled = wait(settled.clone()).await?;
+            Origin::Upper(packing) | Origin::Planned(packing, _) => {
+                let settled = wait(packing.clone()).await?;
                 Ok(Blob { diff_id: settled.result.diff_id, descriptor: settled.descriptor, remote: None })
             }
         }
@@ -217,33 +214,27 @@ impl Layers {
 
     /// Makes sure that a blob is in the store, downloading it where it is not.
     pub async fn download(&self, blob: &Blob) -> Result<(), StepError> {
-        match &blob.remote {
-            Some(remote) => self.fetch(&blob.descriptor, remote).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn fetch(&self, descriptor: &Descriptor, remote: &Reference) -> Result<(), StepError> {
-        let digest = digest(descriptor)?;
-        if self.store.layout().has(&digest)? {
+        let Some(remote) = &blob.remote else { return Ok(()) };
+        let digest = oci::document::digest_of(&blob.descriptor).map_err(oci::Error::from)?;
+        let layout = self.store.layout();
+        if layout.has(&digest)? {
             return Ok(());
         }
-        let writer = self.store.layout().writer()?;
-        let client = self.registries.client();
-        let writer = client.pull_blob(remote, digest, descriptor.size(), writer).await?;
-        writer.finish_expecting(&digest, descriptor.size())?;
+        let size = blob.descriptor.size();
+        self.store.check_space(size)?;
+        let writer = self.registries.client().pull_blob(remote, digest, size, layout.writer()?).await?;
+        writer.finish_expecting(&digest, size)?;
         Ok(())
     }
 
     /// Packs a layer again whose blob was removed while its directory stayed.
     async fn repack(&self, result: &LayerResult) -> Result<Descriptor, StepError> {
-        let id = result.diff_id.0.hex();
-        let Some(path) = self.unpacked(&id) else {
-            let why = "it was removed from the store during the build".to_owned();
-            return Err(StepError::Layer { layer: result.diff_id.to_string(), why });
+        let id = LayerId::from(result.diff_id);
+        let lost = |why: &str| StepError::Layer { layer: result.diff_id.to_string(), why: why.to_owned() };
+        let (Some(path), Some(index)) = (self.unpacked(id), self.layers.index(id)) else {
+            return Err(lost("it was removed from the store during the build"));
         };
-        let index = LayerIndex::read(&index_path(&self.store, &id)).map_err(|error| damaged(&id, &error))?;
-        let root = Arc::new(open_directory(&path)?);
+        let root = Arc::new(tree::open_root(&path).map_err(StepError::io("open", &path))?);
         let items = index.entries().iter().map(|entry| Item {
             content: match entry.kind {
                 oci::layer::Kind::File { size, .. } if size > 0 => executor::diff::content(&root, &entry.path),
@@ -251,13 +242,21 @@ impl Layers {
             },
             entry: entry.clone(),
         });
-        let items = items.collect();
-        let settled = wait(self.pack(items)).await?;
+        let settled = wait(self.pack(items.collect())).await?;
         if settled.result.diff_id != result.diff_id {
-            let why = "its directory in the store was changed".to_owned();
-            return Err(StepError::Layer { layer: result.diff_id.to_string(), why });
+            return Err(lost("its directory in the store was changed"));
         }
         Ok(settled.descriptor)
+    }
+
+    /// Returns the names under which a layer may be kept: by itself, and on top of this stack.
+    async fn ids(&self, stack: &Stack, position: usize) -> Result<[LayerId; 2], StepError> {
+        let mut diff_ids = Vec::with_capacity(position + 1);
+        for layer in &stack[..=position] {
+            diff_ids.push(layer.diff_id().await?);
+        }
+        let chain = ChainId::of(&diff_ids).expect("the stack has the layer at `position`");
+        Ok([LayerId::Diff(diff_ids[position]), LayerId::Chain(chain)])
     }
 
     /// Returns the indexes of a stack, lowest first. Layers whose index nobody has made yet are downloaded and
@@ -272,46 +271,27 @@ impl Layers {
         Ok(indexes)
     }
 
-    /// Returns the names under which a layer's index and directory may be: by itself, and on top of this stack.
-    async fn ids(&self, stack: &Stack, position: usize) -> Result<[String; 2], StepError> {
-        let mut diff_ids = Vec::with_capacity(position + 1);
-        for layer in &stack[..=position] {
-            diff_ids.push(layer.diff_id().await?);
-        }
-        let chain = ChainId::of(&diff_ids).expect("the stack has the layer at `position`");
-        Ok([diff_ids[position].0.hex(), chain.0.hex()])
-    }
-
     async fn index(
         &self,
         stack: &Stack,
         position: usize,
         below: &[Arc<LayerIndex>],
     ) -> Result<Arc<LayerIndex>, StepError> {
-        let layer = &stack[position];
         let ids = self.ids(stack, position).await?;
-        for id in &ids {
-            if let Ok(index) = LayerIndex::read(&index_path(&self.store, id)) {
-                return Ok(Arc::new(index));
-            }
+        if let Some(index) = ids.iter().find_map(|id| self.layers.index(*id)) {
+            return Ok(index);
         }
-        let resolved = self.resolved(layer, below).await?;
-        let [alone, chained] = ids;
-        let id = if resolved.self_contained { alone } else { chained };
-        let index = Arc::new(resolved.index);
-        index.write(&index_path(&self.store, &id)).map_err(|error| damaged(&id, &error))?;
-        Ok(index)
-    }
-
-    /// Reads a layer's archive and says what it amounts to on top of `below`.
-    async fn resolved(&self, layer: &Layer, below: &[Arc<LayerIndex>]) -> Result<Resolved, StepError> {
-        let blob = self.blob(layer).await?;
+        let blob = self.blob(&stack[position]).await?;
         self.download(&blob).await?;
-        let store = Arc::clone(&self.store);
-        let below = below.to_vec();
+        let (layers, below) = (self.layers.clone(), below.to_vec());
+        let root = self.store.root().to_owned();
         blocking(move || {
-            let scan = read(&store, &blob)?;
-            resolve_scan(&scan, &below, blob.diff_id)
+            let failed = |error| StepError::layer(error, &root);
+            let scan = layers.scan_blob(&blob.descriptor).map_err(failed)?;
+            let resolved = resolved(&scan, &below, &blob)?;
+            let index = Arc::new(resolved.index.clone());
+            layers.put_index(id_of(&resolved, ids), &index).map_err(failed)?;
+            Ok(index)
         })
         .await
     }
@@ -323,13 +303,7 @@ impl Layers {
 
     /// Returns a stack as a tree whose files can be read: every layer of it is unpacked.
     pub async fn readable_tree(&self, stack: &Stack) -> Result<Merged, StepError> {
-        let indexes = self.indexes(stack).await?;
-        let mut directories = self.directories(stack).await?;
-        directories.reverse();
-        let layers = indexes.into_iter().zip(directories).map(|(index, directory)| {
-            Ok(MergedLayer { index, directory: Some(Arc::new(open_directory(&directory)?)) })
-        });
-        Ok(Merged::new(layers.collect::<Result<_, StepError>>()?))
+        self.partly_readable_tree(stack, &(0..stack.len()).collect()).await
     }
 
     /// Returns a stack as a tree in which the files of the layers at `positions` can be read.
@@ -338,16 +312,18 @@ impl Layers {
         stack: &Stack,
         positions: &BTreeSet<usize>,
     ) -> Result<Merged, StepError> {
-        let indexes = self.indexes(stack).await?;
-        let mut layers = Vec::with_capacity(indexes.len());
-        for (position, index) in indexes.iter().enumerate() {
-            let directory = match positions.contains(&position) {
-                true => Some(Arc::new(open_directory(self.unpack(stack, position, &indexes).await?)?)),
-                false => None,
-            };
-            layers.push(MergedLayer { index: Arc::clone(index), directory });
+        for position in positions.iter().filter(|position| **position < stack.len()) {
+            self.unpack(stack, *position).await?;
         }
-        Ok(Merged::new(layers))
+        let indexes = self.indexes(stack).await?;
+        let layers = indexes.into_iter().zip(stack.iter()).enumerate().map(|(position, (index, layer))| {
+            let directory = match layer.place().filter(|_| positions.contains(&position)) {
+                Some(path) => Some(Arc::new(tree::open_root(path).map_err(StepError::io("open", path))?)),
+                None => None,
+            };
+            Ok(MergedLayer { index, directory })
+        });
+        Ok(Merged::new(layers.collect::<Result<_, StepError>>()?))
     }
 
     /// Returns a stack as a tree whose files all have hashes: layers of this build are waited for.
@@ -363,72 +339,89 @@ impl Layers {
 
     /// Returns the unpacked directories of a stack, **topmost first** as overlayfs takes them.
     pub async fn directories(&self, stack: &Stack) -> Result<Vec<PathBuf>, StepError> {
-        if stack.iter().any(|layer| layer.directory.get().is_none()) {
-            let indexes = self.indexes(stack).await?;
-            for position in 0..stack.len() {
-                self.unpack(stack, position, &indexes).await?;
-            }
+        self.download_missing(stack).await?;
+        for position in 0..stack.len() {
+            self.unpack(stack, position).await?;
         }
-        Ok(stack.iter().rev().map(|layer| layer.place().expect("all were made").clone()).collect())
+        Ok(stack.iter().rev().map(|layer| layer.place().expect("all were made").to_owned()).collect())
     }
 
-    async fn unpack<'a>(
-        &self,
-        stack: &'a Stack,
-        position: usize,
-        indexes: &[Arc<LayerIndex>],
-    ) -> Result<&'a Path, StepError> {
-        let layer = &stack[position];
-        layer.directory.get_or_try_init(|| self.directory(stack, position, indexes)).await?;
-        Ok(layer.place().expect("it was made just now"))
+    /// Downloads all blobs at once that unpacking would ask for one after the other.
+    async fn download_missing(&self, stack: &Stack) -> Result<(), StepError> {
+        let remote = stack.iter().filter(|layer| layer.place().is_none() && matches!(layer.origin, Origin::Base { .. }));
+        let downloads = remote.map(|layer| async move {
+            let Origin::Base { diff_id, .. } = &layer.origin else { return Ok(()) };
+            match self.unpacked(LayerId::from(*diff_id)) {
+                Some(_) => Ok(()),
+                None => self.download(&self.blob(layer).await?).await,
+            }
+        });
+        futures_util::future::try_join_all(downloads).await.map(drop)
     }
 
-    async fn directory(
-        &self,
-        stack: &Stack,
-        position: usize,
-        indexes: &[Arc<LayerIndex>],
-    ) -> Result<PathBuf, StepError> {
+    async fn unpack(&self, stack: &Stack, position: usize) -> Result<(), StepError> {
         let layer = &stack[position];
-        if let Origin::Fresh { writes: Writes::Items(items), .. } = &layer.origin {
-            return self.unpack_items(&indexes[position], items()).await;
+        layer.directory.get_or_try_init(|| self.directory(stack, position)).await.map(drop)
+    }
+
+    async fn directory(&self, stack: &Stack, position: usize) -> Result<PathBuf, StepError> {
+        let layer = &stack[position];
+        if let Origin::Planned(_, items) = &layer.origin {
+            let index = layer.index.get().expect("a planned layer is made with its index");
+            return self.unpack_items(index, items()).await;
         }
-        let [alone, chained] = self.ids(stack, position).await?;
-        for id in [&alone, &chained] {
-            if let Some(path) = self.unpacked(id) {
-                return Ok(path);
-            }
+        let ids = self.ids(stack, position).await?;
+        if let Some(path) = ids.iter().find_map(|id| self.unpacked(*id)) {
+            return Ok(path);
         }
-        let below = &indexes[..position];
         let blob = self.blob(layer).await?;
         self.download(&blob).await?;
-        let mut lower = Vec::new();
-        for under in &stack[..position] {
-            lower.push(under.place().cloned());
+        self.store.check_space(blob.descriptor.size())?;
+        let layers = self.layers.clone();
+        let tar = blob.descriptor.clone();
+        let root = self.store.root().to_owned();
+        let streamed = blocking(move || {
+            let failed = |error| StepError::layer(error, &root);
+            layers.open_tar(&tar).and_then(|tar| layers.stream(tar)).map_err(failed)
+        })
+        .await?;
+        // Only a layer that does not stand for itself needs what is below it.
+        let (mut below, mut lower) = (Vec::new(), Vec::new());
+        if !resolve(streamed.scan()).is_ok_and(|resolved| resolved.self_contained) {
+            let stack: Stack = stack[..position].into();
+            below = self.indexes(&stack).await?;
+            lower = stack.iter().map(|layer| layer.place().map(Path::to_owned)).collect();
         }
-        let (store, build, below) = (Arc::clone(&self.store), Arc::clone(&self.build), below.to_vec());
+        let (layers, root) = (self.layers.clone(), self.store.root().to_owned());
         blocking(move || {
-            let scan = read(&store, &blob)?;
-            let resolved = resolve_scan(&scan, &below, blob.diff_id)?;
-            let id = if resolved.self_contained { alone } else { chained };
-            unpack_blob(&store, &build, &blob, &resolved, &id, &lower)
+            let failed = |error| StepError::layer(error, &root);
+            let resolved = resolved(streamed.scan(), &below, &blob)?;
+            let id = id_of(&resolved, ids);
+            layers.put_index(id, &Arc::new(resolved.index.clone())).map_err(failed)?;
+            let mut open = |layer: usize, path: &Path| {
+                let directory = lower.get(layer).and_then(Option::as_ref).ok_or(std::io::ErrorKind::NotFound)?;
+                tree::open_beneath(tree::open_root(directory)?, path)
+            };
+            let (path, _left_out) = layers.assemble(id, &streamed, &resolved, &mut open).map_err(failed)?;
+            Ok(path)
         })
         .await
     }
 
-    /// Unpacks planned entries into a directory that lives as long as the build.
-    async fn unpack_items(&self, index: &Arc<LayerIndex>, items: Items) -> Result<PathBuf, StepError> {
-        let staging = self.build.scratch()?.join("fs");
+    /// Unpacks planned entries into a directory of this build.
+    async fn unpack_items(&self, index: &Arc<LayerIndex>, items: Vec<Item>) -> Result<PathBuf, StepError> {
+        let directory = self.build.scratch()?.join("layer/fs");
         let index = Arc::clone(index);
         blocking(move || {
-            std::fs::create_dir(&staging).map_err(StepError::io("make directory", &staging))?;
-            let root = open_directory(&staging)?;
+            std::fs::create_dir_all(&directory).map_err(StepError::io("make directory", &directory))?;
+            let root = tree::open_root(&directory).map_err(StepError::io("open", &directory))?;
             let mut contents: BTreeMap<PathBuf, _> =
                 items.into_iter().map(|item| (item.entry.path, item.content)).collect();
-            unpack::unpack_index(root.as_fd(), &index, Flavour::Root, &mut |entry| {
+            let root = std::os::fd::AsFd::as_fd(&root);
+            executor::unpack::unpack_index(root, &index, FLAVOUR, &mut |entry| {
                 Ok(contents.remove(&entry.path).unwrap_or(oci::pack::Content::None))
             })?;
-            Ok(staging)
+            Ok(directory)
         })
         .await
     }
@@ -437,118 +430,49 @@ impl Layers {
     pub async fn keep(&self) -> Result<(), StepError> {
         let fresh = std::mem::take(&mut *self.fresh.lock().unwrap_or_else(PoisonError::into_inner));
         for layer in fresh {
-            let (Some(directory), Some(Ok(settled))) = (layer.directory.get(), layer.settled().await) else { continue };
-            let id = settled.result.diff_id.0.hex();
-            let place = self.store.place_layer(self.build.staging()?, directory, FLAVOUR, &id)?;
+            let Some(directory) = layer.directory.get() else { continue };
+            let Some(Ok(settled)) = layer.settled().await else { continue };
+            let whole = directory.parent().expect("a layer's fs is in a directory of its own");
+            let id = LayerId::from(settled.result.diff_id);
+            let kept = self.layers.publish(self.build.staging()?, whole, id);
+            let kept = kept.map_err(|error| StepError::layer(error, self.store.root()))?;
             // Set once: a layer is in the list once.
-            let _ = layer.kept.set(place);
+            let _ = layer.kept.set(kept);
         }
         Ok(())
     }
 }
 
-/// Packs entries into a blob of the store.
-fn pack(store: &Store, items: Vec<Item>) -> Result<Settled, StepError> {
-    let writer = store.layout().writer()?;
-    let packed = oci::pack::pack(items.into_iter().map(Ok::<_, PackError>), ENCODING, writer);
-    let packed = packed.map_err(|error| match error {
-        // Says where there is no space, and what to do.
-        PackError::Blob(error) => StepError::from(oci::Error::io("write a layer's blob in", store.root())(error)),
-        other => other.into(),
-    })?;
-    let written = packed.output.finish()?;
-    let descriptor = written.descriptor(media_type::Types::Oci.layer(ENCODING.compression()));
-    let content_id = frontend::graph::content_id(packed.index.entries());
-    let id = packed.diff_id.0.hex();
-    packed.index.write(&index_path(store, &id)).map_err(|error| damaged(&id, &error))?;
-    store.set_packed(&packed.diff_id, &ENCODING.to_string(), &descriptor)?;
+fn settled(packed: PackedLayer) -> Settled {
+    let entries = packed.index.entries();
     let result = LayerResult {
         diff_id: packed.diff_id,
-        content_id,
-        size: packed.tar_size,
-        entries: packed.index.entries().len() as u64,
+        content_id: frontend::graph::content_id(entries),
+        size: packed.size,
+        entries: entries.len() as u64,
     };
-    Ok(Settled { result, descriptor, index: Arc::new(packed.index) })
+    Settled { result, descriptor: packed.descriptor, index: packed.index }
 }
 
-/// Opens a packed layer's tar, verified while it is read.
-fn open_tar(store: &Store, blob: &Blob) -> Result<impl std::io::Read, StepError> {
-    let file = store.layout().open_verified(&blob.descriptor)?;
-    let (decoder, _) = Decoder::new(BufReader::with_capacity(256 << 10, file))
-        .map_err(|error| StepError::Layer { layer: blob.descriptor.digest().to_string(), why: error.to_string() })?;
-    Ok(decoder)
-}
-
-fn read(store: &Store, blob: &Blob) -> Result<Scan, StepError> {
-    let scan = scan(open_tar(store, blob)?, Limits::default()).map_err(|error| StepError::Layer {
-        layer: blob.descriptor.digest().to_string(),
-        why: crate::failure::chain(&error),
-    })?;
+/// Says what an archive amounts to on top of `below`, after checking that it is the one the config names.
+fn resolved(scan: &Scan, below: &[Arc<LayerIndex>], blob: &Blob) -> Result<Resolved, StepError> {
+    let layer = || blob.descriptor.digest().to_string();
     if scan.diff_id != blob.diff_id {
         let why = format!("its content is {}, the image config says {}", scan.diff_id, blob.diff_id);
-        return Err(StepError::Layer { layer: blob.descriptor.digest().to_string(), why });
+        return Err(StepError::Layer { layer: layer(), why });
     }
-    Ok(scan)
-}
-
-fn resolve_scan(scan: &Scan, below: &[Arc<LayerIndex>], diff_id: DiffId) -> Result<Resolved, StepError> {
-    let refused = |error: oci::layer::ResolveError| StepError::Layer {
-        layer: diff_id.to_string(),
-        why: crate::failure::chain(&error),
-    };
-    let alone = resolve(scan).map_err(refused);
-    match alone {
+    match resolve(scan) {
         Ok(resolved) if resolved.self_contained => Ok(resolved),
         Ok(_) | Err(_) => {
             let view = MergedView::new(below.iter().map(|index| &**index).collect());
+            let refused = |error| StepError::Layer { layer: layer(), why: crate::failure::chain(&error) };
             resolve_onto(scan, &view).map_err(refused)
         }
     }
 }
 
-fn unpack_blob(
-    store: &Store,
-    build: &Build,
-    blob: &Blob,
-    resolved: &Resolved,
-    id: &str,
-    lower: &[Option<PathBuf>],
-) -> Result<PathBuf, StepError> {
-    let staging = build.scratch()?.join("fs");
-    std::fs::create_dir(&staging).map_err(StepError::io("make directory", &staging))?;
-    let root = open_directory(&staging)?;
-    let mut below = |layer: usize, path: &Path| {
-        let directory = lower.get(layer).and_then(Option::as_ref).ok_or(std::io::ErrorKind::NotFound)?;
-        let root = tree::open_root(directory)?;
-        tree::open_beneath(&root, path)
-    };
-    unpack::unpack_archive(
-        root.as_fd(),
-        resolved,
-        open_tar(store, blob)?,
-        Limits::default(),
-        Flavour::Root,
-        &mut below,
-    )?;
-    Ok(store.place_layer(build.staging()?, &staging, FLAVOUR, id)?)
-}
-
-fn index_path(store: &Store, id: &str) -> PathBuf {
-    store.root().join("index").join(id)
-}
-
-fn open_directory(path: &Path) -> Result<OwnedFd, StepError> {
-    use rustix::fs::{Mode, OFlags};
-    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|errno| StepError::io("open", path)(errno.into()))
-}
-
-fn digest(descriptor: &Descriptor) -> Result<oci::Digest, StepError> {
-    Ok(oci::document::digest_of(descriptor).map_err(oci::Error::from)?)
-}
-
-fn damaged(id: &str, error: &oci::layer::IndexError) -> StepError {
-    StepError::Layer { layer: id.to_owned(), why: crate::failure::chain(error) }
+fn id_of(resolved: &Resolved, [alone, chained]: [LayerId; 2]) -> LayerId {
+    if resolved.self_contained { alone } else { chained }
 }
 
 /// Runs `work` on a thread that may block.
@@ -556,4 +480,22 @@ pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StepError> + Send + 'static,
 ) -> Result<T, StepError> {
     tokio::task::spawn_blocking(work).await.expect("the work does not panic")
+}
+
+impl StepError {
+    /// Wraps an error about layers of the store at `root`.
+    fn layer(error: LayerError, root: &Path) -> Self {
+        match error {
+            LayerError::Store(error) => error.into(),
+            // Says where there is no space, and what to do.
+            LayerError::Pack(oci::pack::PackError::Blob(error)) => {
+                oci::Error::io("write a layer's blob in", root)(error).into()
+            }
+            LayerError::Pack(error) => error.into(),
+            LayerError::Diff(error) => error.into(),
+            LayerError::Archive { blob, source } => Self::Layer { layer: blob, why: crate::failure::chain(&source) },
+            LayerError::Unpack { source, .. } => source.into(),
+            LayerError::Io { action, path, source } => Self::io(action, path)(source),
+        }
+    }
 }

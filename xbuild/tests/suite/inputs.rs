@@ -36,7 +36,7 @@ fn a_missing_context_file_is_named_with_the_nearest_name_or_the_rule_that_hid_it
         "hidden",
         &[("Dockerfile", "FROM scratch\nCOPY secret.txt /\n"), ("secret.txt", ""), (".dockerignore", "# c\n*.txt\n")],
     );
-    scratch.build(&hidden, &[]).fails(4, &["Dockerfile:2", "secret.txt", ".dockerignore:2"]);
+    scratch.build(&hidden, &[]).fails(4, &["Dockerfile:2", "secret.txt", ".dockerignore line 2"]);
 }
 
 #[test]

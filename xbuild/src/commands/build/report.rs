@@ -15,7 +15,12 @@ use crate::worker::layer::Layers;
 /// All mistakes of a Dockerfile: excerpts first, then one line.
 pub fn mistakes(file: &File, name: &str, diagnostics: &[Diagnostic]) -> Failure {
     let errors: Vec<_> = diagnostics.iter().filter(|found| found.severity == Severity::Error).collect();
-    let detail: String = errors.iter().map(|found| render::snippet(file, name, found, render::Style::Plain) + "\n\n").collect();
+    // The excerpts are details of the one error line below them.
+    let excerpt = |found: &&Diagnostic| {
+        let text = render::snippet(file, name, found, render::Style::Plain);
+        format!("mistake{}\n\n", text.strip_prefix("error").unwrap_or(&text))
+    };
+    let detail: String = errors.iter().map(excerpt).collect();
     let class = |rule: &str, class: Class| errors.iter().all(|found| found.rule == Some(rule)).then_some(class);
     let class = class(REFUSED, Class::Refused).or_else(|| class(MISSING_SOURCE, Class::Source)).unwrap_or(Class::Dockerfile);
     let Some(first) = errors.first() else {
