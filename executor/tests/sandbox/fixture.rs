@@ -181,3 +181,29 @@ pub fn tree(directory: &Path) -> Vec<String> {
     found.sort();
     found
 }
+
+/// Writes a file and makes its directories.
+pub fn write(path: impl AsRef<Path>, text: &str) {
+    fs::create_dir_all(path.as_ref().parent().expect("it has a parent")).expect("directories can be made");
+    fs::write(path, text).expect("files can be written");
+}
+
+/// A mount.
+pub fn bind(target: &str, source: MountSource, access: Access) -> StepMount {
+    StepMount { target: target.into(), source, access }
+}
+
+/// A host file or directory as a source.
+pub fn handle(path: impl AsRef<Path>) -> MountSource {
+    MountSource::Handle(fs::File::open(path).expect("it can be opened").into())
+}
+
+/// Asserts success and that nothing but directories is in the upper directory.
+pub fn leaves_nothing(outcome: &Outcome) {
+    outcome.success();
+    let left: Vec<String> = tree(&outcome.upper)
+        .into_iter()
+        .filter(|path| !fs::symlink_metadata(outcome.upper.join(&path[1..])).expect("it was listed").is_dir())
+        .collect();
+    assert!(left.is_empty(), "left in the upper directory: {left:?}");
+}
