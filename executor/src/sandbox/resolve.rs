@@ -59,6 +59,8 @@ pub(super) fn open_plain(root: impl AsFd, path: &Path, flags: OFlags) -> Result<
 }
 
 fn open_with(root: impl AsFd, path: &Path, flags: OFlags, resolve: ResolveFlags) -> Result<OwnedFd> {
+    // The empty path is the root itself; for the kernel it is none.
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     loop {
         match rustix::fs::openat2(&root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
             // openat2(2): a rename or mount elsewhere raced with "..", try again.
