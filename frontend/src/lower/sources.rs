@@ -79,6 +79,8 @@ impl Lowering<'_> {
         }
         if let Some((key, context)) = self.options.context(name, platform) {
             return Some(match context {
+                // BuildKit's name of the empty image, which no registry has.
+                Context::Image(reference) if reference.familiar() == "scratch" => Origin::Scratch,
                 Context::Files => Origin::Files(key.to_owned()),
                 Context::Image(reference) => Origin::Image(ImageNeed {
                     reference: reference.clone().with_default_tag(),

@@ -164,11 +164,14 @@ pub fn entitlement(text: &str) -> Result<String, Failure> {
     }
 }
 
-/// Returns SOURCE_DATE_EPOCH: a build argument wins over the environment; empty means unset.
+/// Returns SOURCE_DATE_EPOCH of the environment; empty means unset. A build argument of that name wins over it: what
+/// that means is known when the Dockerfile is read, because it may name a context or a stage.
 pub fn source_date_epoch(build_args: &[(String, String)]) -> Result<Option<i64>, Failure> {
     const NAME: &str = "SOURCE_DATE_EPOCH";
-    let argument = build_args.iter().rev().find(|(name, _)| name == NAME).map(|(_, value)| value.clone());
-    let Some(text) = argument.or_else(|| variable(NAME)).filter(|text| !text.is_empty()) else { return Ok(None) };
+    if build_args.iter().any(|(name, _)| name == NAME) {
+        return Ok(None);
+    }
+    let Some(text) = variable(NAME).filter(|text| !text.is_empty()) else { return Ok(None) };
     match text.parse::<i64>() {
         Ok(seconds) if seconds >= 0 => Ok(Some(seconds)),
         Ok(_) | Err(_) => {
