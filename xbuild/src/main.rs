@@ -8,6 +8,7 @@ mod image;
 mod needs;
 mod options;
 mod progress;
+mod sources;
 mod worker;
 
 use std::path::PathBuf;

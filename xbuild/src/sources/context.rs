@@ -65,7 +65,8 @@ pub fn classify(text: &str) -> Result<Argument, SourceError> {
     if text == "-" {
         return Ok(Argument::Stdin);
     }
-    let bad = |error: giturl::GitUrlError| SourceError::Url { url: git::redacted(text), why: error.to_string() };
+    let bad =
+        |error: giturl::GitUrlError| SourceError::Url { url: git::redacted(text), why: error.to_string() };
     if let Some(reference) = giturl::parse(text).map_err(bad)? {
         if !(reference.could_be_local && Path::new(text).is_dir()) {
             return Ok(Argument::Git(reference));
@@ -141,12 +142,8 @@ pub async fn from_git(
 fn spool(mut input: impl Read, scratch: &Path, limit: u64) -> Result<File, SourceError> {
     let path = scratch.join("stdin");
     let failed = |action| SourceError::io(action, &path);
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)
-        .map_err(failed("create"))?;
+    let mut file =
+        File::options().read(true).write(true).create_new(true).open(&path).map_err(failed("create"))?;
     std::fs::remove_file(&path).map_err(failed("remove"))?;
     let mut buffer = vec![0; 256 * 1024];
     let mut size = 0;
@@ -257,9 +254,9 @@ mod tests {
             _ => Reply::new(404, ""),
         });
         let fixture = Fixture::new();
-        let prepare = |path: &str| {
+        let prepare = async |path: &str| {
             let scratch = fixture.scratch(path.trim_start_matches('/'));
-            from_url(&fixture.sources, &server.url(path), scratch)
+            from_url(&fixture.sources, &server.url(path), scratch).await
         };
         let prepared = prepare("/tar").await.unwrap();
         assert_eq!(std::fs::read(prepared.directory.join("mydockerfile")).unwrap(), b"FROM scratch\n");

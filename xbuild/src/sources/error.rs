@@ -44,6 +44,14 @@ pub enum SourceError {
         /// How much is allowed.
         limit: u64,
     },
+    /// A checkout has more files than allowed.
+    #[error("{what} is refused — it has more than {limit} files")]
+    TooManyFiles {
+        /// What.
+        what: String,
+        /// How many are allowed.
+        limit: u64,
+    },
     /// A secret's value cannot be used.
     #[error("secret {id:?} cannot be used — {why}")]
     Secret {
@@ -71,7 +79,9 @@ pub enum SourceError {
         why: &'static str,
     },
     /// A repository has no such branch, tag or commit.
-    #[error("repository does not contain ref {reference} — {remote} — check the name of the branch, tag or commit")]
+    #[error(
+        "repository does not contain ref {reference} — {remote} — check the name of the branch, tag or commit"
+    )]
     NoReference {
         /// The repository.
         remote: String,
@@ -202,7 +212,11 @@ impl SourceError {
     /// Returns whether xbuild refused (policy, attack, limit) rather than being unable to.
     pub fn is_refusal(&self) -> bool {
         match self {
-            Self::TooLarge { .. } | Self::Remote { .. } | Self::Reference { .. } | Self::Subdir { .. } => true,
+            Self::TooLarge { .. }
+            | Self::TooManyFiles { .. }
+            | Self::Remote { .. }
+            | Self::Reference { .. }
+            | Self::Subdir { .. } => true,
             Self::Http { problem, .. } => match &**problem {
                 Problem::Exhausted { last, .. } => matches!(**last, Problem::Refused(_)),
                 problem => matches!(problem, Problem::Refused(_)),

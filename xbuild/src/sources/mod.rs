@@ -83,7 +83,8 @@ impl Secrets {
     fn text(&self, id: &str) -> Result<Option<&str>, SourceError> {
         let Some(value) = self.0.get(id) else { return Ok(None) };
         let bad = |why| SourceError::Secret { id: id.to_owned(), why };
-        let text = std::str::from_utf8(value).map_err(|_| bad("it is not UTF-8"))?.trim_end_matches(['\r', '\n']);
+        let text =
+            std::str::from_utf8(value).map_err(|_| bad("it is not UTF-8"))?.trim_end_matches(['\r', '\n']);
         if text.chars().any(char::is_control) {
             return Err(bad("it has control characters in it"));
         }

@@ -54,7 +54,9 @@ impl Server {
         let (answer, log) = (Arc::new(answer), Arc::clone(&requests));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (Ok(stream), answer, log) = (stream, Arc::clone(&answer), Arc::clone(&log)) else { continue };
+                let (Ok(stream), answer, log) = (stream, Arc::clone(&answer), Arc::clone(&log)) else {
+                    continue;
+                };
                 if Arc::strong_count(&log) <= 2 {
                     return;
                 }
@@ -98,7 +100,8 @@ fn serve(mut stream: TcpStream, answer: &dyn Fn(&Request) -> Reply, log: &Mutex<
     let Some(Ok(first)) = lines.next() else { return };
     let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
     let headers = lines.by_ref().map_while(Result::ok).take_while(|line| !line.is_empty());
-    let pair = |line: String| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
+    let pair =
+        |line: String| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
     let request = Request { path, headers: headers.filter_map(pair).collect() };
     log.lock().unwrap().push(request.clone());
     let reply = answer(&request);
@@ -123,12 +126,9 @@ impl Fixture {
     pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = Arc::new(oci::Store::open(&directory.path().join("store")).unwrap());
-        let retry = RetryPolicy {
-            attempts: 3,
-            base: std::time::Duration::from_millis(1),
-            ..RetryPolicy::default()
-        };
-        let client = Client::new(Settings { retry, ..Settings::default() }, Events::default());
+        let retry =
+            RetryPolicy { attempts: 3, base: std::time::Duration::from_millis(1), ..RetryPolicy::default() };
+        let client = Client::new(Settings { retry, ..Settings::default() }, Events::none());
         let git = git::Environment { path: path_variable(), ..git::Environment::default() };
         let (secrets, limits) = (Secrets::default(), Limits::default());
         Self { sources: Sources { store, client, secrets, git, limits }, directory }

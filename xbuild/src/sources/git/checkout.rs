@@ -109,27 +109,34 @@ pub async fn checkout(
         checksum: checkout.commit.to_owned(),
     })?;
     let repository = Repository::open(sources, checkout.remote, wanted.len()).await?;
-    let commit = repository.ensure(&wanted, checkout.reference).await?;
-    let job = Job { sources, checkout, repository: &repository, tree: scratch.join("tree"), commit };
-    let time = match job.run(&scratch).await {
+    let job = Job { sources, checkout, repository: &repository, tree: scratch.join("tree") };
+    let (commit, time) = match job.run(&wanted, &scratch).await {
         // A cache that lost objects, in a power failure say, is made anew once.
         Err(SourceError::Git { detail, .. }) if is_damage(&detail) => {
             tracing::warn!(remote = %checkout.remote, detail, "the cached repository is damaged");
             repository.reset().await?;
-            repository.ensure(&wanted, checkout.reference).await?;
             empty(&scratch).await?;
-            job.run(&scratch).await?
+            job.run(&wanted, &scratch).await?
         }
         other => other?,
     };
     let directory = subdirectory(&job.tree, checkout)?;
-    Ok(CheckedOut { directory, commit: job.commit, time })
+    Ok(CheckedOut { directory, commit, time })
 }
 
 fn is_damage(detail: &str) -> bool {
-    ["unable to read", "is corrupt", "is empty", "bad object", "loose object", "packfile", "missing"]
-        .iter()
-        .any(|text| detail.contains(text))
+    let texts = [
+        "unable to read",
+        "is corrupt",
+        "is empty",
+        "bad object",
+        "loose object",
+        "packfile",
+        "Could not read",
+        "did not send all necessary objects",
+        "local refs could not be updated",
+    ];
+    texts.iter().any(|text| detail.contains(text))
 }
 
 async fn empty(scratch: &Path) -> Result<(), SourceError> {
@@ -154,38 +161,27 @@ struct Job<'a> {
     checkout: &'a Checkout<'a>,
     repository: &'a Repository<'a>,
     tree: PathBuf,
-    commit: String,
 }
 
 impl Job<'_> {
-    /// Does everything but the subdirectory; returns the commit's time.
-    async fn run(&self, scratch: &Path) -> Result<i64, SourceError> {
-        self.check_size().await?;
-        let time = self.time().await?;
+    /// Does everything but the subdirectory; returns the commit and its time.
+    async fn run(&self, wanted: &str, scratch: &Path) -> Result<(String, i64), SourceError> {
+        let commit = self.repository.ensure(wanted, self.checkout.reference).await?;
+        self.check_size(&commit).await?;
+        let time = self.time(&commit).await?;
         std::fs::create_dir(&self.tree).map_err(SourceError::io("create", &self.tree))?;
         let keeps = self.checkout.keeps_git_directory();
         let directory = if keeps { self.tree.join(".git") } else { scratch.join("git") };
         self.prepare(&directory).await?;
         let git = self.repository.git().in_repository(&directory).with_work_tree(&self.tree);
-        let own = git.own();
-        match self.checkout.keeps_git_directory() {
-            true => {
-                let source = url_of(self.repository.directory());
-                let fetch =
-                    ["fetch", "--quiet", "--depth=1", "--no-tags", "--no-write-fetch-head", "--", &source, &self.commit];
-                self.run_git(&own, "copy", &fetch).await?;
-                self.run_git(&own, "check out", &["checkout", "--quiet", "--force", "--detach", &self.commit, "--"])
-                    .await?;
-            }
-            false => self.run_git(&own, "check out", &["read-tree", "--reset", "-u", &self.commit]).await?,
-        }
+        self.files(&git.own(), &commit).await?;
         if self.checkout.submodules == Submodules::Fetch {
             self.submodules(&git).await?;
         }
-        let (tree, git_directory) = (self.tree.clone(), directory);
+        let tree = self.tree.clone();
         let (dropped, kept) = match keeps {
             true => (None, modes::GitEntries::Keep),
-            false => (Some(git_directory), modes::GitEntries::Remove),
+            false => (Some(directory), modes::GitEntries::Remove),
         };
         blocking(move || {
             if let Some(directory) = dropped {
@@ -194,11 +190,23 @@ impl Job<'_> {
             modes::normalise(&tree, kept)
         })
         .await?;
-        Ok(time)
+        Ok((commit, time))
+    }
+
+    /// Writes the files of the commit; a repository that is kept first copies what it needs from the cache.
+    async fn files(&self, own: &Git<'_>, commit: &str) -> Result<(), SourceError> {
+        if !self.checkout.keeps_git_directory() {
+            return self.run_git(own, "check out", &["read-tree", "--reset", "-u", commit]).await;
+        }
+        let source = url_of(self.repository.directory());
+        let options = ["fetch", "--quiet", "--depth=1", "--no-tags", "--no-write-fetch-head", "--"];
+        let fetch: Vec<_> = options.into_iter().chain([source.as_str(), commit]).collect();
+        self.run_git(own, "copy", &fetch).await?;
+        self.run_git(own, "check out", &["checkout", "--quiet", "--force", "--detach", commit, "--"]).await
     }
 
     /// A small repository can name one file a billion times (SRC-09).
-    async fn check_size(&self) -> Result<(), SourceError> {
+    async fn check_size(&self, commit: &str) -> Result<(), SourceError> {
         let limits = &self.sources.limits.archive;
         let mut listing = Listing::default();
         let mut take = |bytes: &[u8]| {
@@ -208,12 +216,12 @@ impl Job<'_> {
                 false => ControlFlow::Continue(()),
             }
         };
-        let arguments = ["ls-tree", "-r", "-z", "-l", "--full-tree", &self.commit, "--"];
+        let arguments = ["ls-tree", "-r", "-z", "-l", "--full-tree", commit, "--"];
         let own = self.repository.git().own();
         let result = own.stream("list", &arguments, self.sources.limits.fetching, &mut take).await;
         let what = || format!("checkout of {}", self.checkout.remote);
         if listing.files > limits.entries {
-            return Err(SourceError::TooLarge { what: format!("{} with {} files", what(), listing.files), limit: limits.bytes });
+            return Err(SourceError::TooManyFiles { what: what(), limit: limits.entries });
         }
         if listing.bytes > limits.bytes {
             return Err(SourceError::TooLarge { what: what(), limit: limits.bytes });
@@ -221,8 +229,8 @@ impl Job<'_> {
         result
     }
 
-    async fn time(&self) -> Result<i64, SourceError> {
-        let arguments = ["show", "--no-patch", "--no-show-signature", "--format=%ct", &self.commit, "--"];
+    async fn time(&self, commit: &str) -> Result<i64, SourceError> {
+        let arguments = ["show", "--no-patch", "--no-show-signature", "--format=%ct", commit, "--"];
         let own = self.repository.git().own();
         let text = own.run("look into", &arguments, self.sources.limits.listing).await?;
         text.trim().parse().map_err(|_| SourceError::Git {
@@ -248,7 +256,8 @@ impl Job<'_> {
             let path = info.join("alternates");
             let objects = self.repository.directory().join("objects");
             std::fs::create_dir_all(&info).map_err(SourceError::io("create", &info))?;
-            std::fs::write(&path, format!("{}\n", objects.display())).map_err(SourceError::io("write", &path))?;
+            std::fs::write(&path, format!("{}\n", objects.display()))
+                .map_err(SourceError::io("write", &path))?;
         }
         // Submodules may be named relative to it; whoever keeps the directory finds where it came from.
         let url = self.checkout.remote.url();
@@ -270,7 +279,12 @@ impl Job<'_> {
         }
     }
 
-    async fn run_git(&self, git: &Git<'_>, action: &'static str, arguments: &[&str]) -> Result<(), SourceError> {
+    async fn run_git(
+        &self,
+        git: &Git<'_>,
+        action: &'static str,
+        arguments: &[&str],
+    ) -> Result<(), SourceError> {
         git.run(action, arguments, self.sources.limits.fetching).await.map(drop)
     }
 }

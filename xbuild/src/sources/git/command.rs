@@ -94,7 +94,15 @@ impl<'a> Git<'a> {
         std::fs::create_dir_all(&home).map_err(SourceError::io("create", &home))?;
         let authorization = authorization(sources, remote)?;
         let (git_directory, work_tree) = (None, None);
-        Ok(Self { sources, remote, home, git_directory, work_tree, protocols: Protocols::Network, authorization })
+        Ok(Self {
+            sources,
+            remote,
+            home,
+            git_directory,
+            work_tree,
+            protocols: Protocols::Network,
+            authorization,
+        })
     }
 
     /// Returns the same for a repository.
@@ -295,7 +303,6 @@ async fn converse(
     let missing = || std::io::Error::other("no output");
     let mut output = child.stdout.take().ok_or_else(missing)?;
     let mut errors = child.stderr.take().ok_or_else(missing)?;
-    let mut words = Vec::new();
     let reading = async {
         let mut buffer = vec![0; 64 << 10];
         loop {
@@ -309,11 +316,11 @@ async fn converse(
         }
     };
     let listening = async {
-        let mut buffer = vec![0; 16 << 10];
+        let (mut buffer, mut words) = (vec![0; 16 << 10], Vec::new());
         loop {
             let read = errors.read(&mut buffer).await?;
             if read == 0 {
-                return Ok::<_, std::io::Error>(());
+                return Ok::<_, std::io::Error>(words);
             }
             words.extend_from_slice(&buffer[..read]);
             let surplus = words.len().saturating_sub(MAX_WORDS);
@@ -322,22 +329,20 @@ async fn converse(
     };
     tokio::pin!(listening);
     tokio::pin!(reading);
-    let mut heard = false;
+    let mut heard = None;
     let flow = loop {
         tokio::select! {
             flow = &mut reading => break flow?,
-            result = &mut listening, if !heard => {
-                result?;
-                heard = true;
-            }
+            words = &mut listening, if heard.is_none() => heard = Some(words?),
         }
     };
     if flow.is_break() {
         return Ok((None, Vec::new()));
     }
-    if !heard {
-        listening.await?;
-    }
+    let words = match heard {
+        Some(words) => words,
+        None => listening.await?,
+    };
     Ok((Some(child.wait().await?.success()), words))
 }
 

@@ -15,7 +15,7 @@ mod tests;
 
 use std::path::PathBuf;
 
-pub use checkout::{CheckedOut, Checkout, GitDirectory, Submodules, checkout};
+pub use checkout::{Checkout, GitDirectory, Submodules, checkout};
 pub use refs::Resolved;
 pub use remote::{Remote, redacted};
 
@@ -46,7 +46,8 @@ impl Environment {
     pub fn new(variable: impl Fn(&str) -> Option<String>) -> Self {
         let set = |name: &str| variable(name).filter(|value| !value.is_empty());
         let path = |name: &str| set(name).map(PathBuf::from);
-        let proxies = ["http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"];
+        let proxies =
+            ["http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"];
         Self {
             path: variable("PATH").unwrap_or_default(),
             ssh_agent: path("SSH_AUTH_SOCK"),

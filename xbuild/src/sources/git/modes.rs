@@ -38,7 +38,8 @@ pub(super) fn normalise(tree: &Path, git_entries: GitEntries) -> Result<(), Sour
                 remove(tree, &below)?;
                 continue;
             }
-            let status = rustix::fs::statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed(&below))?;
+            let status =
+                rustix::fs::statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed(&below))?;
             match FileType::from_raw_mode(status.st_mode) {
                 FileType::Directory => waiting.push(below),
                 FileType::RegularFile => {
@@ -115,8 +116,10 @@ mod tests {
         let tree = outer.path().join("tree");
         std::fs::create_dir_all(tree.join("sub/.git/x")).unwrap();
         std::fs::write(outer.path().join("canary"), "").unwrap();
-        let mode = |name: &str| std::fs::metadata(outer.path().join(name)).unwrap().permissions().mode() & 0o7777;
-        std::fs::set_permissions(outer.path().join("canary"), PermissionsExt::from_mode(0o600)).unwrap();
+        let mode =
+            |name: &str| std::fs::metadata(outer.path().join(name)).unwrap().permissions().mode() & 0o7777;
+        std::fs::set_permissions(outer.path().join("canary"), std::fs::Permissions::from_mode(0o600))
+            .unwrap();
         std::os::unix::fs::symlink("../canary", tree.join("link")).unwrap();
         std::os::unix::fs::symlink("..", tree.join("up")).unwrap();
         normalise(&tree, GitEntries::Remove).unwrap();

@@ -20,7 +20,10 @@ impl Resolved {
     /// [`SourceError::NoCommitId`], [`SourceError::Commit`].
     pub fn check(&self, remote: &Remote, checksum: &str) -> Result<(), SourceError> {
         if !checksum.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(SourceError::NoCommitId { remote: remote.to_string(), checksum: checksum.to_owned() });
+            return Err(SourceError::NoCommitId {
+                remote: remote.to_string(),
+                checksum: checksum.to_owned(),
+            });
         }
         let expected = checksum.to_ascii_lowercase();
         if self.commit.starts_with(&expected) || self.object.starts_with(&expected) {
@@ -57,7 +60,8 @@ pub fn check(reference: &str, remote: &Remote) -> Result<(), SourceError> {
         return refuse("it starts with a dash");
     }
     let bad = |c: char| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c);
-    if reference.is_empty() || reference.contains(bad) || reference.contains("..") || reference.contains("@{") {
+    if reference.is_empty() || reference.contains(bad) || reference.contains("..") || reference.contains("@{")
+    {
         return refuse("a name of a branch or tag has no spaces and none of ~ ^ : ? * [ \\ .. @{");
     }
     Ok(())
@@ -66,7 +70,9 @@ pub fn check(reference: &str, remote: &Remote) -> Result<(), SourceError> {
 /// Returns what HEAD stands for in a listing with `--symref`.
 pub fn default_branch(listing: &str, remote: &Remote) -> Result<Resolved, SourceError> {
     let line = |wanted: &str| {
-        listing.lines().find_map(|line| line.split_once('\t').filter(|(_, name)| *name == wanted).map(|(id, _)| id))
+        listing
+            .lines()
+            .find_map(|line| line.split_once('\t').filter(|(_, name)| *name == wanted).map(|(id, _)| id))
     };
     let name = listing
         .lines()
@@ -159,7 +165,8 @@ mod tests {
 
     #[test]
     fn src_02_references_that_are_none() {
-        let bad = ["-u", "--x", "a b", "a\nb", "a*", "a..b", "a:b", "a^{}", "a~1", "a@{1}", "", "refs/heads/-x"];
+        let bad =
+            ["-u", "--x", "a b", "a\nb", "a*", "a..b", "a:b", "a^{}", "a~1", "a@{1}", "", "refs/heads/-x"];
         for reference in bad {
             assert!(check(reference, &remote()).expect_err(reference).is_refusal());
         }

@@ -87,7 +87,9 @@ impl<'a> Repository<'a> {
             }
         }
         // A dumb server has no shallow fetches, and many give no commits by their ids.
-        for refspecs in [&["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"][..], &["+refs/*:refs/all/*"]] {
+        for refspecs in
+            [&["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"][..], &["+refs/*:refs/all/*"]]
+        {
             self.fetch_everything(refspecs).await?;
             if let Some(found) = self.find_exact(commit).await? {
                 return Ok(found);
@@ -143,7 +145,8 @@ impl<'a> Repository<'a> {
 
     async fn fetch_everything(&self, refspecs: &[&str]) -> Result<(), SourceError> {
         let shallow = self.directory.join("shallow").is_file();
-        let options: &[&str] = if shallow { &["--unshallow"] } else { &[] };
+        // A branch may have come where there was a directory of branches; what is gone there is pruned first.
+        let options: &[&str] = if shallow { &["--prune", "--unshallow"] } else { &["--prune"] };
         self.fetch(options, refspecs).await
     }
 
@@ -177,9 +180,16 @@ impl<'a> Repository<'a> {
 /// Returns whether a server, or git on its behalf, says that it cannot do this kind of fetch.
 fn is_unable(detail: &str) -> bool {
     // git: fetch-pack.c, upload-pack.c, remote-curl.c.
-    ["shallow", "--depth", "not our ref", "unadvertised object", "couldn't find remote ref", "no such remote ref"]
-        .iter()
-        .any(|text| detail.contains(text))
+    [
+        "shallow",
+        "--depth",
+        "not our ref",
+        "unadvertised object",
+        "couldn't find remote ref",
+        "no such remote ref",
+    ]
+    .iter()
+    .any(|text| detail.contains(text))
 }
 
 async fn wait(path: &Path, remote: &Remote) -> Result<Lock, SourceError> {

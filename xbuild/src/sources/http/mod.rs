@@ -74,11 +74,7 @@ impl From<SourceError> for Failed {
 /// # Errors
 /// [`SourceError::Url`], [`SourceError::Http`], [`SourceError::Checksum`], [`SourceError::TooLarge`],
 /// [`SourceError::Store`].
-pub async fn fetch(
-    sources: &Sources,
-    url: &str,
-    checksum: Option<Digest>,
-) -> Result<Fetched, SourceError> {
+pub async fn fetch(sources: &Sources, url: &str, checksum: Option<Digest>) -> Result<Fetched, SourceError> {
     let url = parse(url)?;
     let record = record::read(&sources.store, &url)?;
     if let Some(known) = record.as_ref().filter(|record| Some(record.digest) == checksum) {
@@ -231,7 +227,9 @@ async fn receive(
     }
     drop(sender);
     let writer = blocking_result(writing.await)?;
-    Ok(blocking(move || Ok(finish(writer, checksum))).await?.map_err(|error| mismatch(error, url, checksum))?)
+    Ok(blocking(move || Ok(finish(writer, checksum)))
+        .await?
+        .map_err(|error| mismatch(error, url, checksum))?)
 }
 
 fn blocking_result<T>(

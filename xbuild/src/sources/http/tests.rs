@@ -180,7 +180,8 @@ async fn redirects_are_followed_without_the_credentials() {
     assert_eq!((fetched.digest, fetched.filename.as_str()), (digest(), "away"));
     assert!(!target.requests()[0].headers.contains_key("authorization"));
     fetch(&fixture.sources, &server.url("/here"), None).await.unwrap();
-    let sent: Vec<_> = server.requests().iter().map(|request| request.headers["authorization"].clone()).collect();
+    let sent: Vec<_> =
+        server.requests().iter().map(|request| request.headers["authorization"].clone()).collect();
     assert_eq!(sent, ["Bearer tok"; 3]);
     for path in ["/loop", "/file", "/meta"] {
         let error = fetch(&fixture.sources, &server.url(path), None).await.unwrap_err();
