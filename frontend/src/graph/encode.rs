@@ -139,6 +139,7 @@ fn encode_run(encoder: &mut Encoder, run: &RunOp) {
         encoder.number(limit.hard.cast_unsigned());
     }
     encoder.option(run.shm_size, Encoder::number);
+    encoder.text(&run.hostname);
 }
 
 fn encode_mount(encoder: &mut Encoder, mount: &Mount) {
@@ -272,6 +273,7 @@ pub(super) fn components(step: &Step) -> Vec<(String, String)> {
             run.files.iter().for_each(|file| {
                 part(&format!("heredoc {}", file.name), blake3::hash(&file.data).to_string())
             });
+            part("hostname", run.hostname.clone());
             part("limits", format!("{:?} {:?}", run.ulimits, run.shm_size));
             part(
                 "extra hosts",

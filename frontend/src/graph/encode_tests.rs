@@ -90,6 +90,7 @@ fn run() -> RunOp {
         extra_hosts: vec![ExtraHost { name: text("h"), address: text("10.0.0.1") }],
         ulimits: vec![Ulimit { name: text("nofile"), soft: 1, hard: -1 }],
         shm_size: Some(64),
+        hostname: text("h"),
     }
 }
 
@@ -195,6 +196,7 @@ fn cache_02_every_field_of_run_is_in_the_digest() {
         |run| run.extra_hosts[0].name.push('x'),
         |run| run.ulimits[0].hard = 1,
         |run| run.shm_size = None,
+        |run| run.hostname.clear(),
     ];
     check_all_differ(run(), &changes, Op::Run);
 }
@@ -260,7 +262,7 @@ const KNOWN: [(&str, &str); 8] = [
     ("local", "2bee8a81bc560ee613ef0ebdada45ede358c402196da061cec98ef0453580f40"),
     ("git", "cfe911891905e91443b549c8e80679761085932012d670418f833ec1c33fa7a2"),
     ("http", "81ec64a4ed2bed7d39a384df6282ccbd1822f809fa1345c7cfdd4b34b758c0a6"),
-    ("run", "d904820376b4b678a9907473d6ab825f50d0010a05fdb9570cc1a5ddb2c4cf80"),
+    ("run", "1e91083bdca0e153a3f81e47a423712b1b3c9c01ae3b5458320f9094f08a9af7"),
     ("copy", "d5dac6a6362a746f0e422a8bc4ee542abcaff9d59f2f1a917b3dfaab51797ee4"),
     ("mkdir", "52948fd73806f274a6369b73adc24fb7948a639f9849d73fb2b17d4bd77c4544"),
 ];

@@ -12,7 +12,7 @@
 //! | RUN: argv after SHELL, environment, cwd, user, heredoc files | yes | the command sees them |
 //! | RUN: mounts without secret values and cache contents | yes | targets and modes are visible, contents must not leak or bust |
 //! | RUN: requested network and security mode | yes | the command may behave otherwise |
-//! | RUN: names of extra hosts, ulimits, shm size | yes | visible to the command |
+//! | RUN: host name, names of extra hosts, ulimits, shm size | yes | visible to the command |
 //! | RUN: proxy variables, addresses of extra hosts, CPU and memory limits, host CA | no | belong to the machine, not to the build |
 //! | COPY, ADD: destination, flags, chown, chmod, excludes, inline data | yes | they land in the layer |
 //! | COPY, ADD from a context: content digest of the selected files | yes, through the Local input | bytes, type, mode, owner, xattrs; not mtime |
@@ -85,7 +85,7 @@ pub struct Step {
 /// How a step is shown to people; never hashed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Label {
-    /// Stage name or index; empty for steps outside stages.
+    /// Stage name, lower-cased, or `stage-N`; empty for steps outside stages and in files of one stage.
     pub stage: String,
     /// Position in the stage, from 1, and the stage's number of steps; `(0, 0)` outside stages.
     pub position: (u32, u32),

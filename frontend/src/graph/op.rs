@@ -122,6 +122,8 @@ pub struct RunOp {
     pub ulimits: Vec<Ulimit>,
     /// Size of /dev/shm in bytes; 64 MiB where absent.
     pub shm_size: Option<u64>,
+    /// Host name; empty is the builder's.
+    pub hostname: String,
 }
 
 /// `--add-host name:address`.

@@ -17,8 +17,38 @@ pub(super) fn frontend(file: &File, options: &Options) -> Result<(), Vec<Diagnos
     Err(vec![diagnostic])
 }
 
+/// A mirror's copy counts as Docker's own: nothing of it runs.
 fn is_built_in(name: &str) -> bool {
-    let name = name.strip_prefix("docker.io/").unwrap_or(name);
-    let bare = name.split(['@', ':']).next().unwrap_or(name);
-    matches!(bare, "" | "docker/dockerfile" | "docker/dockerfile-upstream" | "dockerfile.v0" | "dockerfile")
+    const OWN: [&str; 2] = ["docker/dockerfile", "docker/dockerfile-upstream"];
+    let name = name.split('@').next().unwrap_or(name);
+    let (registry, last) = name.rsplit_once('/').unwrap_or(("", name));
+    let bare = last.split(':').next().unwrap_or(last);
+    let path = if registry.is_empty() { bare.to_owned() } else { format!("{registry}/{bare}") };
+    let ends_with =
+        |own: &&str| path.strip_suffix(own).is_some_and(|left| left.is_empty() || left.ends_with('/'));
+    matches!(path.as_str(), "" | "dockerfile.v0" | "dockerfile") || OWN.iter().any(|own| ends_with(&own))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_built_in;
+
+    #[test]
+    fn df_09_dockers_frontends_are_built_in_also_from_mirrors() {
+        for name in [
+            "docker/dockerfile",
+            "docker/dockerfile:1.9-labs",
+            "docker.io/docker/dockerfile:1",
+            "docker/dockerfile-upstream:master",
+            "mirror.example:5000/hub/docker/dockerfile:1",
+            "docker/dockerfile:1@sha256:00",
+            "dockerfile.v0",
+        ] {
+            assert!(is_built_in(name), "{name}");
+        }
+        for name in ["evil/fe", "evil/docker/dockerfile2", "evil-docker/dockerfile", "docker/dockerfile/evil"]
+        {
+            assert!(!is_built_in(name), "{name}");
+        }
+    }
 }

@@ -146,7 +146,7 @@ impl Lowering<'_> {
         self.error(Diagnostic::error(command.at(checksum.span), message));
     }
 
-    /// Finds the input of every source, and who owns what is copied by default.
+    /// Finds the input of every source, and who owns what is copied.
     fn resolve_sources(
         &mut self,
         work: &Work,
@@ -177,15 +177,15 @@ impl Lowering<'_> {
         if complete { Ok((sources, owner)) } else { Err(Missing) }
     }
 
-    /// Returns the step that sources without a scheme are taken from, if there are any, and the default owner.
+    /// Returns the step that sources without a scheme are taken from, if there are any, and the owner.
     fn local_input(
         &mut self,
         work: &Work,
         command: &Command<'_>,
         copy: &Expanded<'_>,
     ) -> Result<(Option<StepId>, Option<Owner>), Missing> {
-        let root = Some(Owner { user: "0".to_owned(), group: Some("0".to_owned()) });
-        let owner = |default| copy.chown.as_deref().map(owner_of).or(default);
+        // Selections of contexts belong to root already; archives keep the owners that they name.
+        let owner = || copy.chown.as_deref().map(owner_of);
         let context = match &copy.written.from {
             None => String::new(),
             Some(from) => {
@@ -196,7 +196,7 @@ impl Lowering<'_> {
                     origin @ (Origin::Scratch | Origin::Stage(_) | Origin::Image(_) | Origin::Layout(_)) => {
                         self.check_patterns(command, copy)?;
                         let tree = self.tree(&origin, span)?;
-                        return Ok((Some(tree), owner(None)));
+                        return Ok((Some(tree), owner()));
                     }
                 }
             }
@@ -207,7 +207,7 @@ impl Lowering<'_> {
             .filter(|source| copy.written.from.is_some() || !is_remote(&source.value))
             .collect();
         if local.is_empty() {
-            return Ok((None, owner(root)));
+            return Ok((None, owner()));
         }
         self.check_patterns(command, copy)?;
         let texts: Vec<String> = local.iter().map(|source| source.value.clone()).collect();
@@ -221,7 +221,7 @@ impl Lowering<'_> {
             .collect();
         let step = self.select(&context, request, command.span(), &places)?;
         self.check_empty(command, copy, step, &places);
-        Ok((Some(step), owner(root)))
+        Ok((Some(step), owner()))
     }
 
     fn check_patterns(&mut self, command: &Command<'_>, copy: &Expanded<'_>) -> Result<(), Missing> {

@@ -153,8 +153,10 @@ impl Lowering<'_> {
         }
         work.state.workdir_set = true;
         let absolute = join(work.state.workdir(), &path);
-        work.state.config.config.working_dir.clone_from(&absolute);
-        let created_by = format!("WORKDIR {absolute}");
+        // BuildKit writes an absolute path into the config as it stands, also with a slash at its end.
+        let written = if path.starts_with('/') { path } else { absolute.clone() };
+        let created_by = format!("WORKDIR {written}");
+        work.state.config.config.working_dir = written;
         if absolute == "/" {
             return work.state.record(created_by);
         }

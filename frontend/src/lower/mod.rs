@@ -222,7 +222,7 @@ impl<'a> Lowering<'a> {
     /// Adds a step that makes a layer on top of the stage.
     fn layer_step(&mut self, work: &mut Work, command: &Command<'_>, op: Op, inputs: Vec<StepId>) -> StepId {
         work.position += 1;
-        let prefix = if command.triggered.is_some() { "ONBUILD " } else { "" };
+        let text = self.step_text(work, command);
         self.graph.push(Step {
             op,
             parent: work.state.step,
@@ -233,7 +233,7 @@ impl<'a> Lowering<'a> {
             label: Label {
                 stage: work.title.clone(),
                 position: (work.position, work.total),
-                text: text::one_line(&format!("{prefix}{}", command.instruction.original)),
+                text,
                 lines: command.lines(),
             },
         })
@@ -262,6 +262,8 @@ impl<'a> Lowering<'a> {
                 .any(|name| name.eq_ignore_ascii_case(&stage.name()) || *name == index.to_string()),
         };
         let total = from.saturating_add(u32::try_from(layers).unwrap_or(u32::MAX));
-        Work { index, title: stage.title(), state, position: from, total, no_cache, seen: [None; 3] }
+        // As in BuildKit's progress: the only stage of a file needs no name.
+        let title = if self.stages.stages.len() == 1 { String::new() } else { stage.name() };
+        Work { index, title, state, position: from, total, no_cache, seen: [None; 3] }
     }
 }

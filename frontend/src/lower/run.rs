@@ -5,6 +5,7 @@ use super::metadata::with_shell;
 use super::state::{State, Work};
 use super::words::Scope;
 use super::{Lowering, Options, epoch};
+use crate::graph::pattern::clean;
 use crate::graph::{Op, RunOp};
 use crate::instruction::{Command as Line, Run};
 
@@ -25,7 +26,7 @@ impl Lowering<'_> {
             args,
             env: self.environment(&work.state),
             proxy_env: proxies(self.options),
-            cwd: work.state.workdir().to_owned(),
+            cwd: clean(work.state.workdir()),
             user: work.state.config.config.user.clone(),
             mounts,
             files: run.files.clone(),
@@ -34,6 +35,7 @@ impl Lowering<'_> {
             extra_hosts: self.options.extra_hosts.clone(),
             ulimits: self.options.ulimits.clone(),
             shm_size: self.options.shm_size,
+            hostname: self.options.build_arg("BUILDKIT_SANDBOX_HOSTNAME").unwrap_or_default().to_owned(),
         });
         let step = self.layer_step(work, command, op, inputs);
         work.state.advance(created_by, step);

@@ -82,6 +82,7 @@ impl Lowering<'_> {
                 // BuildKit's name of the empty image, which no registry has.
                 Context::Image(reference) if reference.familiar() == "scratch" => Origin::Scratch,
                 Context::Files => Origin::Files(key.to_owned()),
+                Context::Image(reference) if reference.familiar() == "scratch" => Origin::Scratch,
                 Context::Image(reference) => Origin::Image(ImageNeed {
                     reference: reference.clone().with_default_tag(),
                     platform: platform.clone(),

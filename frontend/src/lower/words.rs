@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use super::Lowering;
 use super::command::Command;
-use super::state::State;
+use super::state::{State, Work};
 use super::variables::Variables;
-use crate::instruction::{Span, Spanned};
+use super::{Lowering, text};
+use crate::instruction::{Command as Line, InstructionKind, Run, Span, Spanned};
 use crate::{Diagnostic, expand, suggest};
 
 impl Lowering<'_> {
@@ -57,6 +57,31 @@ impl Lowering<'_> {
         (!value.is_empty()).then_some(Spanned { value, span: flag.span })
     }
 
+    /// Returns how a step is shown to people: its line with variables replaced, and secrets masked.
+    pub(super) fn step_text(&self, work: &Work, command: &Command<'_>) -> String {
+        let instruction = &command.instruction;
+        let scope = Scope::of(&work.state);
+        let secrets: Vec<&str> = match &instruction.kind {
+            InstructionKind::Run(run) => {
+                run.mounts.iter().filter_map(|mount| mount.value.env.as_deref()).collect()
+            }
+            _ => Vec::new(),
+        };
+        let masked = |name: &str| {
+            if secrets.contains(&name) { Some("****".to_owned()) } else { scope.lookup()(name) }
+        };
+        let line = instruction.original.as_str();
+        let shown = if line.contains('$') {
+            expand::shown(line, self.file.directives.escape, &masked).unwrap_or_else(|_| line.to_owned())
+        } else {
+            line.to_owned()
+        };
+        let rest = shown.get(instruction.keyword.value.len()..).unwrap_or_default();
+        let prefix = if command.triggered.is_some() { "ONBUILD " } else { "" };
+        let keyword = instruction.keyword.value.to_uppercase();
+        text::one_line(&format!("{prefix}{keyword}{rest}{}", script_summary(&instruction.kind)))
+    }
+
     /// Warns of names without a value, as BuildKit's rule UndefinedVar.
     pub(super) fn undefined(
         &mut self,
@@ -72,6 +97,19 @@ impl Lowering<'_> {
             self.warn(command, "UndefinedVar", command.at(span), message);
         }
     }
+}
+
+/// Returns the first line of a RUN that is one script.
+fn script_summary(kind: &InstructionKind) -> String {
+    let InstructionKind::Run(Run { written: Line::Shell(written), heredocs, .. }) = kind else {
+        return String::new();
+    };
+    let ([heredoc], 1) = (heredocs.as_slice(), written.split_whitespace().count()) else {
+        return String::new();
+    };
+    let mut lines = heredoc.content.trim().lines();
+    let first = lines.next().unwrap_or_default();
+    format!(" ({first}{})", if lines.next().is_some() { "..." } else { "" })
 }
 
 /// The variables that an instruction sees: one snapshot for all of its words.
