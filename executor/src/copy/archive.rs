@@ -43,7 +43,7 @@ fn is_header(block: &[u8; BLOCK]) -> bool {
     };
     // Old writers summed signed bytes.
     let sums = [sum(i64::from), sum(|byte| i64::from(byte.cast_signed()))];
-    block[0] != 0 && sums.iter().any(|sum| u64::try_from(*sum) == Ok(stored))
+    sums.iter().any(|sum| u64::try_from(*sum) == Ok(stored))
 }
 
 /// Plans the members of an archive below the destination.
@@ -92,6 +92,7 @@ impl<R: Read> Members<'_, R> {
         let inside = entry.path.clone();
         entry.path = self.place(copier, &inside)?;
         entry.mtime = copier.options.time_of(super::SourceKind::Rootfs, entry.mtime);
+        entry.xattrs.retain(|name, _| super::copier::lands(name));
         if let Some(Ids { uid, gid }) = copier.flags.chown {
             (entry.uid, entry.gid) = (uid, gid);
         }

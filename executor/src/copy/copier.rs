@@ -85,7 +85,10 @@ impl<'a> Copier<'a> {
             } else {
                 let at = self.copy_file(source, found)?;
                 if landed.as_ref() == Some(&at) && !self.op.dest_is_dir && at == self.destination()? {
-                    return Err(CopyError::SeveralToFile { pattern: pattern.to_owned(), dest: at });
+                    // BuildKit copies them one over the other and says nothing.
+                    if self.plan.replaced.last().is_none_or(|last| last != pattern) {
+                        self.plan.replaced.push(pattern.to_owned());
+                    }
                 }
                 landed = Some(at);
             }
@@ -310,6 +313,7 @@ impl<'a> Copier<'a> {
         let mut entry = entry.clone();
         to.clone_into(&mut entry.path);
         entry.mtime = self.options.time_of(kind, entry.mtime);
+        entry.xattrs.retain(|name, _| lands(name));
         if let Some(Ids { uid, gid }) = self.flags.chown {
             (entry.uid, entry.gid) = (uid, gid);
         }
@@ -384,6 +388,11 @@ enum Verdict {
     /// A directory that is not wanted, but below which something may be.
     Pass,
     Skip,
+}
+
+/// Whether an attribute of a source lands. BuildKit's layers hold file capabilities and no other attribute.
+pub(super) fn lands(xattr: &[u8]) -> bool {
+    xattr == b"security.capability"
 }
 
 fn is_root(path: &Path) -> bool {

@@ -80,6 +80,8 @@ pub struct CopyPlan {
     pub entries: Vec<Planned>,
     /// Wildcards that matched nothing, which is no error and worth a warning.
     pub unmatched: Vec<String>,
+    /// Wildcards that matched several files where one can land: the last one stays.
+    pub replaced: Vec<String>,
     /// What was left out of archives.
     pub warnings: Vec<oci::layer::Warning>,
 }
@@ -110,17 +112,6 @@ pub enum CopyError {
     /// A file cannot land where a directory is.
     #[error("cannot replace directory {} with a file", rooted(.0))]
     IsDirectory(PathBuf),
-    /// Several files would land at one path.
-    #[error(
-        "{:?} matches several files, and {} is not a directory: end the destination with a slash",
-        .pattern, rooted(.dest)
-    )]
-    SeveralToFile {
-        /// The source as written.
-        pattern: String,
-        /// The destination.
-        dest: PathBuf,
-    },
     /// An archive could not be unpacked.
     #[error("unpack {:?}", .path.display().to_string())]
     Archive {
@@ -250,7 +241,6 @@ impl CopyError {
             Self::NotFound { .. }
             | Self::NotDirectory(_)
             | Self::IsDirectory(_)
-            | Self::SeveralToFile { .. }
             | Self::Archive { .. }
             | Self::Member { .. }
             | Self::Spool { .. }

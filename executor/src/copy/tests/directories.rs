@@ -47,6 +47,18 @@ fn nested_directories_take_the_sources_metadata() {
 }
 
 #[test]
+fn capabilities_land_and_other_attributes_do_not() {
+    let mut file = Entry::plain("f", Kind::Fifo, 0o755);
+    for name in [&b"security.capability"[..], b"user.note", b"security.selinux"] {
+        file.xattrs.insert(name.to_vec(), b"1".to_vec());
+    }
+    let source = Memory::default().with_file(file, b"x");
+    let plan = plan_of(&copy(&["f"], "/"), &source, &Memory::default()).unwrap();
+    let landed: Vec<_> = plan.entries[0].entry.xattrs.keys().map(Vec::as_slice).collect();
+    assert_eq!(landed, [b"security.capability"]);
+}
+
+#[test]
 fn ctx_09_other_kinds_in_the_way_are_errors() {
     let source = ["d/", "d/s/", "d/s/g", "d/f"];
     check(&copy(&["d"], "/x"), &source, &["x/", "x/s"], &["error: cannot copy to non-directory: \"/x/s\""]);

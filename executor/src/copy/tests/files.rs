@@ -105,8 +105,9 @@ fn missing_sources_are_errors_and_unmatched_wildcards_are_told() {
     let plan = plan_of(&copy(&["*.none"], "/x/"), &tree(&["f"]), &Memory::default()).unwrap();
     assert!(plan.entries.is_empty());
     assert_eq!(plan.unmatched, ["*.none"]);
-    let several = "error: \"*.txt\" matches several files, and \"/x\" is not a directory: end the destination with a slash";
-    check(&copy(&["*.txt"], "/x"), &["a.txt", "b.txt"], &[], &[several]);
+    let plan = plan_of(&copy(&["*.txt"], "/x"), &tree(&["a.txt", "b.txt 600"]), &Memory::default()).unwrap();
+    assert_eq!((plan.entries.len(), plan.entries[0].entry.mode), (1, 0o600));
+    assert_eq!(plan.replaced, ["*.txt"]);
     check(
         &copy(&["*.txt"], "/x"),
         &["a.txt", "b.txt"],
