@@ -143,7 +143,7 @@ async fn prepare(
         env: env.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
         cwd: PathBuf::from(&run.cwd),
         user: User { uid: user.ids.uid, gid: user.ids.gid, groups: user.groups },
-        hostname: HOSTNAME.to_owned(),
+        hostname: hostname(run).to_owned(),
         mounts,
         pipes: run
             .files
@@ -190,13 +190,18 @@ fn environment(run: &RunOp, home: &str, source_date_epoch: Option<i64>) -> Vec<(
     env
 }
 
+fn hostname(run: &RunOp) -> &str {
+    if run.hostname.is_empty() { HOSTNAME } else { &run.hostname }
+}
+
 fn etc_files(run: &RunOp) -> EtcFiles {
-    let mut hosts = format!("127.0.0.1\tlocalhost {HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    let hostname = hostname(run);
+    let mut hosts = format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     for host in &run.extra_hosts {
         hosts += &format!("{}\t{}\n", host.address, host.name);
     }
     let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    EtcFiles { hosts: Some(hosts), resolv_conf: Some(resolv_conf), hostname: Some(format!("{HOSTNAME}\n")) }
+    EtcFiles { hosts: Some(hosts), resolv_conf: Some(resolv_conf), hostname: Some(format!("{hostname}\n")) }
 }
 
 fn limits(worker: &BuildWorker, run: &RunOp) -> Limits {
