@@ -5,7 +5,7 @@ use std::io::{self, Read as _};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use oci::layer::{ContentHash, Xattrs, is_overlay_xattr};
+use oci::layer::{ContentHash, Xattrs};
 use rustix::fs::{AtFlags, StatxFlags};
 
 use super::walk::Stamp;
@@ -82,7 +82,8 @@ pub fn hash_file(file: &mut File, size: u64) -> io::Result<ContentHash> {
 /// Largest buffer for files below [`LARGE`].
 const LIMIT: usize = 256 * 1024;
 
-/// Returns the attributes that a layer keeps: `user.*` without overlayfs' own, and file capabilities.
+/// Returns the attributes that a COPY keeps: file capabilities. `user.*` never lands (as in BuildKit's layers), and
+/// what a desktop notes there must not change keys.
 pub fn xattrs(file: impl AsFd) -> io::Result<Xattrs> {
     let mut names = [0_u8; 1024];
     let length = match rustix::fs::flistxattr(&file, &mut names) {
@@ -104,8 +105,7 @@ fn all_xattrs(file: impl AsFd) -> io::Result<Xattrs> {
 fn values(file: impl AsFd, names: &[u8]) -> io::Result<Xattrs> {
     let mut xattrs = Xattrs::new();
     for name in names.split(|byte| *byte == 0) {
-        let kept = name.starts_with(b"user.") || name == b"security.capability";
-        if !kept || is_overlay_xattr(name) {
+        if name != b"security.capability" {
             continue;
         }
         let size = rustix::fs::fgetxattr_query(&file, name)?;

@@ -165,16 +165,25 @@ pub fn resolve_user(tree: &dyn Tree, spec: &str) -> Result<ProcessUser, OwnerErr
 }
 
 /// Resolves the owner of a directory that WORKDIR makes under `USER spec`, where `user` alone means what it
-/// means to `--chown`: BuildKit's mkdir takes the user through the same look-up.
+/// means to `--chown`: BuildKit's mkdir takes the user through the same look-up. A name that the image does not
+/// know is root here as there: USER may name whom a later step makes.
 ///
 /// # Errors
-/// [`OwnerError`].
+/// [`OwnerError`], but not for unknown names.
 pub fn resolve_workdir(tree: &dyn Tree, spec: &str) -> Result<Ids, OwnerError> {
-    let (user, group) = match spec.split_once(':') {
-        Some((user, group)) => (user, Some(group.to_owned())),
-        None => (spec, None),
-    };
-    resolve_chown(tree, &Owner { user: user.to_owned(), group })
+    let (user, group) = spec.split_once(':').unwrap_or((spec, ""));
+    let mut ids = if user.is_empty() { Ids::default() } else { or_root(chown_user(tree, user))? };
+    if !group.is_empty() {
+        ids.gid = or_root(chown_group(tree, group))?;
+    }
+    Ok(ids)
+}
+
+fn or_root<T: Default>(found: Result<T, OwnerError>) -> Result<T, OwnerError> {
+    match found {
+        Err(OwnerError::Unknown { .. } | OwnerError::NoFile { .. }) => Ok(T::default()),
+        found => found,
+    }
 }
 
 fn without_entry(uid: u32) -> ProcessUser {

@@ -25,7 +25,9 @@ fn image() -> Memory {
 }
 
 fn check_chown(tree: &dyn Tree, spec: &str, expected: &str) {
-    let got = match resolve_workdir(tree, spec) {
+    let (user, group) = spec.split_once(':').unwrap_or((spec, ""));
+    let owner = Owner { user: user.to_owned(), group: (!group.is_empty()).then(|| group.to_owned()) };
+    let got = match resolve_chown(tree, &owner) {
         Ok(ids) => format!("{}:{}", ids.uid, ids.gid),
         Err(error) => error.to_string(),
     };
@@ -111,4 +113,21 @@ fn rt_15_hostile_account_files_are_answered() {
 fn names_that_are_no_text_are_skipped() {
     let image = image().with_file(file("etc/passwd"), b"\xff\xfe:x:1:1::/:\nlast:x:3:4::/h:");
     check_chown(&image, "last", "3:4");
+}
+
+#[test]
+fn workdir_belongs_to_root_where_the_user_is_unknown() {
+    let image = image();
+    for (spec, expected) in [
+        ("app", (1000, 2000)),
+        ("nobody-here", (0, 0)),
+        ("nobody-here:wheel", (0, 10)),
+        ("app:no-group", (1000, 0)),
+        ("", (0, 0)),
+    ] {
+        let ids = resolve_workdir(&image, spec).unwrap();
+        assert_eq!((ids.uid, ids.gid), expected, "{spec}");
+    }
+    assert_eq!(resolve_workdir(&Memory::default(), "app").unwrap(), Ids::default());
+    assert!(matches!(resolve_workdir(&image, "4294967295"), Err(OwnerError::Number(_))));
 }

@@ -5,18 +5,22 @@
 
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use executor::sandbox::MountSource;
-use frontend::graph::{CacheMount, CacheSharing};
+use frontend::graph::{CacheMount, CacheSharing, Step};
 use oci::lock::{Attempt, Lock, Sharing};
-use solver::StepContext;
+use solver::{StepContext, Stream};
 
 use super::error::StepError;
 use super::{BuildWorker, Snapshot};
 
 /// How often a locked directory is tried again.
 const POLL: Duration = Duration::from_millis(50);
+
+/// Mode, owner and group of a new directory where the mount says nothing.
+const PLAIN: (u32, u32, u32) = (0o755, 0, 0);
 
 /// A cache directory in use.
 pub struct CacheDirectory {
@@ -38,11 +42,15 @@ impl CacheDirectory {
 pub async fn open(
     worker: &BuildWorker,
     cache: &CacheMount,
+    step: &Step,
     inputs: &[Snapshot],
     context: &StepContext,
 ) -> Result<CacheDirectory, StepError> {
     let name = name(cache, inputs);
     let mounts = worker.store.root().join("mounts");
+    if step.no_cache && has_first_content(cache) {
+        begin_anew(worker, &mounts, &name, cache, context)?;
+    }
     match cache.sharing {
         CacheSharing::Shared => {
             let lock = wait(&mounts.join(format!("{name}.lock")), Sharing::Shared, cache, context).await?;
@@ -67,6 +75,36 @@ pub async fn open(
     }
 }
 
+/// Whether the directory begins as something that a step of its own would make in BuildKit.
+fn has_first_content(cache: &CacheMount) -> bool {
+    cache.from.is_some() || (cache.mode, cache.uid, cache.gid) != PLAIN
+}
+
+/// Throws an earlier directory away, once per build: without the cache, what it begins as is made anew (BuildKit's
+/// `testCacheMountModeNoCache`). One that another step uses stays.
+fn begin_anew(
+    worker: &BuildWorker,
+    mounts: &Path,
+    name: &str,
+    cache: &CacheMount,
+    context: &StepContext,
+) -> Result<(), StepError> {
+    let mut begun = worker.build.begun.lock().unwrap_or_else(PoisonError::into_inner);
+    if !begun.insert(name.to_owned()) {
+        return Ok(());
+    }
+    let Attempt::Acquired(_lock) = Lock::attempt(&mounts.join(format!("{name}.lock")), Sharing::Exclusive)? else {
+        let note = format!("the cache mount {:?} is in use and keeps its content\n", cache.id);
+        context.log(Stream::Note, note.as_bytes());
+        return Ok(());
+    };
+    let path = mounts.join(name);
+    match std::fs::rename(&path, worker.scratch_directory()?.join("cache")) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(StepError::io("rename", &path)),
+    }
+}
+
 /// blake3 of the id and of what the directory starts as: its content, owner and mode.
 fn name(cache: &CacheMount, inputs: &[Snapshot]) -> String {
     let mut hasher = blake3::Hasher::new();
@@ -81,7 +119,7 @@ fn name(cache: &CacheMount, inputs: &[Snapshot]) -> String {
         field(inputs[*input].identity().as_bytes());
     }
     // BuildKit makes these the mount's initial content, so directories that differ in them are different caches.
-    if (cache.mode, cache.uid, cache.gid) != (0o755, 0, 0) {
+    if (cache.mode, cache.uid, cache.gid) != PLAIN {
         [cache.mode, cache.uid, cache.gid].iter().for_each(|number| field(&number.to_le_bytes()));
     }
     hasher.finalize().to_hex().to_string()
