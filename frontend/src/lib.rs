@@ -10,6 +10,7 @@ pub mod graph;
 mod heredoc;
 pub mod instruction;
 mod lines;
+pub mod lint;
 pub mod lower;
 mod parse;
 pub mod render;

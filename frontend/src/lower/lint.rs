@@ -17,7 +17,7 @@ use crate::{Diagnostic, File, directives, expand};
 const EXPERIMENTAL: [&str; 1] = ["InvalidDefinitionDescription"];
 
 /// Returns what a file or the build argument says about rules; the argument wins.
-pub(super) fn settings(file: &File, options: &Options) -> Check {
+pub(crate) fn settings(file: &File, options: &Options) -> Check {
     let argument =
         options.build_arg("BUILDKIT_DOCKERFILE_CHECK").and_then(|text| directives::parse_check(text).ok());
     argument.or_else(|| file.directives.check.as_ref().map(|check| check.value.clone())).unwrap_or_default()

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::command::Command;
 use super::state::{State, Work};
 use super::words::Scope;
-use super::{Lowering, ports, signal, text};
+use super::{Lowering, Purpose, ports, signal, text};
 use crate::graph::pattern::clean;
 use crate::graph::{MkdirOp, Op};
 use crate::instruction::{ArgDefinition, Command as Line, InstructionKind, KeyValue, Spanned};
@@ -22,7 +22,7 @@ const HEALTHCHECK: usize = 2;
 impl Lowering<'_> {
     /// Lowers one instruction.
     pub(super) fn lower_command(&mut self, work: &mut Work, command: &Command<'_>) {
-        if work.state.unknown {
+        if work.state.unknown && self.purpose == Purpose::Build {
             return self.foresee(command);
         }
         if command.triggered.is_some() {

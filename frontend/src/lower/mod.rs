@@ -46,6 +46,7 @@ pub use known::{
     Asked, GitNeed, IgnoredBy, ImageNeed, Known, KnownGit, KnownImage, KnownUrl, LayoutNeed, Need,
     SelectionError, SelectionNeed, UrlNeed,
 };
+pub(crate) use lint::settings;
 pub use options::{Context, Entitlement, NoCache, Options};
 use plan::Needed;
 use state::{State, Work};
@@ -117,6 +118,7 @@ pub fn check(file: &File, options: &Options, known: &Known) -> Checked {
         Err(found) => return Checked { errors: [broken, found].concat(), ..Checked::default() },
     };
     let mut lowering = Lowering::new(file, &options, known, stages);
+    lowering.purpose = Purpose::Check;
     if broken.is_empty() {
         lowering.everything();
     } else {
@@ -130,11 +132,23 @@ pub fn check(file: &File, options: &Options, known: &Known) -> Checked {
     Checked { needs, warnings, errors: lowering.into_errors() }
 }
 
+/// What lowering is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// A definition.
+    Build,
+    /// Warnings and errors: a stage of an unknown base is looked at as far as that goes.
+    Check,
+}
+
 /// Everything while it is lowered.
 struct Lowering<'a> {
     file: &'a File,
     options: &'a Options,
     known: &'a Known,
+    purpose: Purpose,
+    /// The base of the stage at hand is not known, so any variable may have a value.
+    base_unknown: bool,
     stages: Stages<'a>,
     /// Arguments before the first FROM, and platform arguments.
     globals: Rc<Variables>,
@@ -155,6 +169,8 @@ impl<'a> Lowering<'a> {
             file,
             options,
             known,
+            purpose: Purpose::Build,
+            base_unknown: false,
             stages,
             globals: Rc::default(),
             epoch: None,
@@ -243,6 +259,7 @@ impl<'a> Lowering<'a> {
     fn lower_stage(&mut self, index: usize) {
         let Some(state) = self.begin(index) else { return };
         let commands = self.commands.remove(&index).unwrap_or_default();
+        self.base_unknown = state.unknown;
         let mut work = self.work(index, state, &commands);
         for command in &commands {
             self.lower_command(&mut work, command);

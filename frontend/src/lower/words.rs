@@ -90,6 +90,9 @@ impl Lowering<'_> {
         span: Span,
         names: &BTreeSet<String>,
     ) {
+        if self.base_unknown {
+            return;
+        }
         for name in names.iter().filter(|name| env.args.get(name).is_none()) {
             let near = suggest::nearest(name, &env.variables.names().collect::<Vec<_>>());
             let suggestion = near.map_or(String::new(), |near| format!(" (did you mean ${near}?)"));

@@ -1,0 +1,192 @@
+//! Tests of the own rules, and of what switches rules on and off.
+
+use oci::Platform;
+
+use super::*;
+use crate::graph::pattern::ignore::Rules;
+
+fn options() -> Options {
+    let none = String::new;
+    let platform =
+        Platform { os: "linux".into(), architecture: "amd64".into(), variant: none(), os_version: none() };
+    Options { build_platform: platform, ..Options::default() }
+}
+
+fn found(text: &str, options: &Options, request: Request) -> Vec<(String, u32)> {
+    let file = crate::parse(text.as_bytes());
+    assert!(!file.has_errors(), "{text}: {:?}", file.diagnostics);
+    let findings = own(&file, options, request);
+    findings
+        .iter()
+        .map(|finding| (finding.rule.unwrap_or_default().to_owned(), line(&file, finding)))
+        .collect()
+}
+
+/// Checks which lines one rule finds.
+fn check(rule: &str, text: &str, expect: &[u32]) {
+    let request = Request { rules: RuleSet::All, git: GitDirectory::Present };
+    let found = found(text, &options(), request);
+    let lines: Vec<u32> =
+        found.iter().filter(|(name, _)| name == &format!("xbuild/{rule}")).map(|(_, line)| *line).collect();
+    assert_eq!(lines, expect, "{rule} of\n{text}");
+    assert!(super::rule(&format!("xbuild/{rule}")).is_some(), "{rule} is not in the table");
+}
+
+#[test]
+fn heredocs_without_errexit() {
+    let check = |text: &str, expect: &[u32]| check("HeredocWithoutErrexit", text, expect);
+    check("FROM a:1\nRUN <<EOF\na\nb\nEOF\n", &[2]);
+    check("FROM a:1\nRUN <<EOF bash\na\nb\nEOF\n", &[2]);
+    check("FROM a:1\nRUN sh <<EOF\na\nb\nEOF\n", &[2]);
+    check("FROM a:1\nRUN <<EOF\n#!/usr/bin/env bash\na\nb\nEOF\n", &[2]);
+    for silent in [
+        "RUN <<EOF\na\nEOF",
+        "RUN <<EOF\na && \\\nb\nEOF",
+        "RUN <<EOF\nset -e\na\nb\nEOF",
+        "RUN <<EOF\nset -euxo pipefail\na\nb\nEOF",
+        "RUN <<EOF\nset -o errexit\na\nb\nEOF",
+        "RUN <<EOF\n#!/bin/sh -e\na\nb\nEOF",
+        "RUN <<EOF\n#!/usr/bin/env python3\na\nb\nEOF",
+        "RUN <<EOF bash -e\na\nb\nEOF",
+        "RUN python3 <<EOF\na\nb\nEOF",
+        "RUN cat >/x <<EOF\na\nb\nEOF",
+        "SHELL [\"/bin/sh\", \"-ec\"]\nRUN <<EOF\na\nb\nEOF",
+        "RUN a; b",
+    ] {
+        check(&format!("FROM a:1\n{silent}\n"), &[]);
+    }
+}
+
+#[test]
+fn pipes_without_pipefail() {
+    let check = |text: &str, expect: &[u32]| check("PipeWithoutPipefail", text, expect);
+    check("FROM a:1\nRUN a | b\n", &[2]);
+    check("FROM a:1\nRUN x=$(a | b)\n", &[2]);
+    check("FROM a:1\nRUN <<EOF\na | b\nEOF\n", &[2]);
+    check(
+        "FROM a:1 AS x\nSHELL [\"/bin/bash\", \"-o\", \"pipefail\", \"-c\"]\nFROM x\nRUN a | b\nFROM a:1\nRUN a | b\n",
+        &[6],
+    );
+    for silent in [
+        "RUN a || b",
+        "RUN echo 'a | b'",
+        "RUN set -o pipefail; a | b",
+        "RUN set -eo pipefail && a | b",
+        "RUN bash -o pipefail -c 'a | b'",
+        "RUN [\"a\", \"|\", \"b\"]",
+        "RUN case $x in a|b) c;; esac",
+        "SHELL [\"powershell\", \"-command\"]\nRUN a | b",
+    ] {
+        check(&format!("FROM a:1\n{silent}\n"), &[]);
+    }
+}
+
+#[test]
+fn apt_lists() {
+    check("AptUpdateAlone", "FROM a:1\nRUN apt-get update\nRUN apt-get install -y x\n", &[2]);
+    check("AptUpdateAlone", "FROM a:1\nRUN apt-get -qq update && apt-get install -y x\n", &[]);
+    check("AptUpdateAlone", "FROM a:1\nRUN apk update\n", &[]);
+    check("AptListsKept", "FROM a:1\nRUN apt-get update && \\\n apt-get install -y x\n", &[2]);
+    check(
+        "AptListsKept",
+        "FROM a:1\nRUN apt-get update && apt-get install x && rm -rf /var/lib/apt/lists/*\n",
+        &[],
+    );
+    check(
+        "AptListsKept",
+        "FROM a:1\nRUN --mount=type=cache,target=/var/lib/apt apt-get update && apt-get install x\n",
+        &[],
+    );
+    // A stage that only lends files leaves nothing in the image; one that is a base does.
+    check(
+        "AptListsKept",
+        "FROM a:1 AS b\nRUN apt-get update && apt-get install x\nFROM a:1\nCOPY --from=b /x /\n",
+        &[],
+    );
+    check("AptListsKept", "FROM a:1 AS b\nRUN apt-get update && apt-get install x\nFROM b\n", &[2]);
+}
+
+#[test]
+fn copies_before_installs() {
+    let check = |text: &str, expect: &[u32]| check("CopyBeforeInstall", text, expect);
+    check("FROM a:1\nCOPY . .\nRUN npm ci\n", &[2]);
+    check("FROM a:1\nADD ./ /app\nRUN x\nRUN cd /app && pip install -r requirements.txt\n", &[2]);
+    check("FROM a:1\nCOPY . .\nRUN apt-get update && apt-get install -y x\n", &[2]);
+    check("FROM a:1\nCOPY package.json .\nRUN npm ci\nCOPY . .\nRUN npm run build\n", &[]);
+    check("FROM a:1\nCOPY . .\nRUN pip install .\n", &[]);
+    check("FROM a:1 AS b\nFROM a:1\nCOPY --from=b . .\nRUN npm ci\n", &[]);
+}
+
+#[test]
+fn volatile_arguments() {
+    let check = |text: &str, expect: &[u32]| check("VolatileArg", text, expect);
+    check("FROM a:1\nARG GIT_SHA\nRUN make\n", &[2]);
+    check("FROM a:1\nARG build_date=x\nRUN make\nRUN echo $build_date\n", &[2]);
+    check("FROM a:1\nARG CI_COMMIT_SHA\nRUN echo $CI_COMMIT_SHA\n", &[]);
+    check("FROM a:1\nRUN make\nARG GIT_SHA\nLABEL r=$GIT_SHA\n", &[]);
+    check("FROM a:1\nARG VERSION\nARG BUILD_TYPE\nRUN make\n", &[]);
+    check("ARG GIT_SHA\nFROM a:1\nRUN make\n", &[]);
+}
+
+#[test]
+fn unpinned_bases() {
+    let check = |text: &str, expect: &[u32]| check("UnpinnedBase", text, expect);
+    check(
+        "FROM a\nFROM a:latest\nFROM a:1\nFROM a@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\nFROM scratch\n",
+        &[1, 2],
+    );
+    check("FROM a:1 AS b\nFROM b\nFROM B\n", &[]);
+    check("ARG T=1\nARG U\nFROM a:$T\nFROM a:${U:-latest}\n", &[4]);
+}
+
+#[test]
+fn git_in_the_context() {
+    let text = "FROM a:1\nCOPY . .\nCOPY --exclude=.git . .\nCOPY x .\n";
+    check("GitInContext", text, &[2]);
+    let request = Request { rules: RuleSet::All, git: GitDirectory::Absent };
+    assert_eq!(found(text, &options(), request), []);
+    let ignore = Some(Rules::parse(b".git\n").expect("a pattern"));
+    let request = Request { git: GitDirectory::Present, ..request };
+    assert_eq!(found(text, &Options { ignore, ..options() }, request), []);
+}
+
+#[test]
+fn switches_of_the_own_rules() {
+    let check = |head: &str, above: &str, rules: RuleSet, expect: usize| {
+        let text = format!("{head}FROM a:1\n{above}RUN a | b\n");
+        let request = Request { rules, git: GitDirectory::Absent };
+        assert_eq!(found(&text, &options(), request).len(), expect, "{text}");
+    };
+    check("", "", RuleSet::BuildKit, 0);
+    check("", "", RuleSet::All, 1);
+    check("# check=experimental=xbuild\n", "", RuleSet::BuildKit, 1);
+    check("# check=experimental=all\n", "", RuleSet::BuildKit, 0);
+    check("# check=experimental=xbuild/PipeWithoutPipefail\n", "", RuleSet::BuildKit, 1);
+    check("# check=experimental=xbuild/UnpinnedBase\n", "", RuleSet::BuildKit, 0);
+    check("# check=skip=all;experimental=xbuild\n", "", RuleSet::BuildKit, 1);
+    check("# check=skip=all\n", "", RuleSet::All, 0);
+    check("# check=skip=xbuild\n", "", RuleSet::All, 0);
+    check("# check=skip=xbuild/PipeWithoutPipefail\n", "", RuleSet::All, 0);
+    check("", "# check=skip=xbuild/PipeWithoutPipefail\n", RuleSet::All, 0);
+    check("", "# check=skip=all\n", RuleSet::All, 0);
+    check("", "# check=experimental=xbuild\n", RuleSet::BuildKit, 1);
+}
+
+#[test]
+fn lines_are_those_of_the_instruction() {
+    let file = crate::parse(b"FROM scratch\nENV A=1 \\\n  SECRET=2\nCOPY a \\\n\n b\n");
+    let checked = super::check(&file, &options(), &Known::default(), Request::default());
+    let lines: Vec<_> =
+        checked.warnings.iter().map(|found| (found.rule.unwrap_or_default(), line(&file, found))).collect();
+    assert_eq!(lines, [("SecretsUsedInArgOrEnv", 2), ("NoEmptyContinuation", 6)]);
+    assert_eq!(file.position(checked.warnings[0].span.start).line, 3, "the caret stands at the word");
+}
+
+#[test]
+fn an_unknown_base_leaves_out_what_needs_it() {
+    let text = b"FROM base:1\nENV P=$GOPATH\nCMD x\nWORKDIR y\nCOPY $Q /\nMAINTAINER z\n";
+    let checked = super::check(&crate::parse(text), &options(), &Known::default(), Request::default());
+    let rules: Vec<_> = checked.warnings.iter().filter_map(|found| found.rule).collect();
+    assert_eq!(rules, ["JSONArgsRecommended", "WorkdirRelativePath", "MaintainerDeprecated"]);
+    assert_eq!((checked.errors.len(), checked.needs.len()), (0, 1));
+}
