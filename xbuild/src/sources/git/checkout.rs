@@ -11,7 +11,7 @@ use frontend::graph::GitOp;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::command::Git;
-use super::repository::Repository;
+use super::repository::{ObjectFormat, Repository};
 use super::{Remote, SourceError, Sources, modes};
 use crate::sources::blocking;
 
@@ -108,7 +108,7 @@ pub async fn checkout(
         remote: checkout.remote.to_string(),
         checksum: checkout.commit.to_owned(),
     })?;
-    let repository = Repository::open(sources, checkout.remote, wanted.len()).await?;
+    let repository = Repository::open(sources, checkout.remote, ObjectFormat::of(&wanted)).await?;
     let job = Job { sources, checkout, repository: &repository, tree: scratch.join("tree") };
     let (commit, time) = match job.run(&wanted, &scratch).await {
         // A cache that lost objects, in a power failure say, is made anew once.
@@ -199,10 +199,18 @@ impl Job<'_> {
             return self.run_git(own, "check out", &["read-tree", "--reset", "-u", commit]).await;
         }
         let source = url_of(self.repository.directory());
-        let options = ["fetch", "--quiet", "--depth=1", "--no-tags", "--no-write-fetch-head", "--"];
+        // Loose objects are the same however the cache is packed, as long as they are not too many.
+        let options = ["-c", "fetch.unpackLimit=10000", "fetch", "--quiet", "--depth=1", "--no-tags", "--"];
         let fetch: Vec<_> = options.into_iter().chain([source.as_str(), commit]).collect();
         self.run_git(own, "copy", &fetch).await?;
-        self.run_git(own, "check out", &["checkout", "--quiet", "--force", "--detach", commit, "--"]).await
+        self.run_git(own, "check out", &["checkout", "--quiet", "--force", "--detach", commit, "--"]).await?;
+        // An index without the times and inodes of this checkout, which say nothing in an image and differ each
+        // time.
+        for name in ["FETCH_HEAD", "index"] {
+            let path = self.tree.join(".git").join(name);
+            std::fs::remove_file(&path).map_err(SourceError::io("remove", &path))?;
+        }
+        self.run_git(own, "check out", &["read-tree", commit]).await
     }
 
     /// A small repository can name one file a billion times (SRC-09).
@@ -243,9 +251,9 @@ impl Job<'_> {
     /// Makes the repository of the checkout; one that is not kept borrows the cache's objects.
     async fn prepare(&self, directory: &Path) -> Result<(), SourceError> {
         let own = Git::new(self.sources, self.checkout.remote)?.own();
-        let format = format!("--object-format={}", self.repository.object_format());
         let keeps = self.checkout.keeps_git_directory();
-        let mut arguments: Vec<&OsStr> = ["init", "--quiet", "--template=", &format].map(OsStr::new).to_vec();
+        let mut arguments = ["init", "--quiet", "--template="].map(OsStr::new).to_vec();
+        arguments.extend(self.repository.object_format().options().iter().map(OsStr::new));
         match keeps {
             true => arguments.extend([OsStr::new("--"), self.tree.as_os_str()]),
             false => arguments.extend([OsStr::new("--bare"), OsStr::new("--"), directory.as_os_str()]),

@@ -21,7 +21,7 @@ pub use remote::{Remote, redacted};
 
 use super::{SourceError, Sources};
 use command::Git;
-use repository::Repository;
+use repository::{ObjectFormat, Repository};
 
 /// What git sees of the process' environment; nothing else of it does.
 #[derive(Debug, Clone, Default)]
@@ -46,13 +46,20 @@ impl Environment {
     pub fn new(variable: impl Fn(&str) -> Option<String>) -> Self {
         let set = |name: &str| variable(name).filter(|value| !value.is_empty());
         let path = |name: &str| set(name).map(PathBuf::from);
-        let proxies =
-            ["http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"];
+        let names = ["http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
+        let mut proxies: Vec<_> =
+            names.iter().filter_map(|name| Some(((*name).to_owned(), set(name)?))).collect();
+        if !proxies.is_empty() {
+            // This machine is reached directly, as registries on it are.
+            let exempt =
+                set("no_proxy").or_else(|| set("NO_PROXY")).map(|hosts| hosts + ",").unwrap_or_default();
+            proxies.push(("no_proxy".to_owned(), format!("{exempt}localhost,127.0.0.1,::1")));
+        }
         Self {
             path: variable("PATH").unwrap_or_default(),
             ssh_agent: path("SSH_AUTH_SOCK"),
             known_hosts: None,
-            proxies: proxies.iter().filter_map(|name| Some(((*name).to_owned(), set(name)?))).collect(),
+            proxies,
             ca_file: path("GIT_SSL_CAINFO").or_else(|| path("SSL_CERT_FILE")),
             ca_directory: path("GIT_SSL_CAPATH").or_else(|| path("SSL_CERT_DIR")),
         }
@@ -81,7 +88,11 @@ pub async fn resolve(sources: &Sources, remote: &Remote, reference: &str) -> Res
         return Ok(resolved);
     }
     let commit = match refs::is_short_commit_id(reference) {
-        true => Repository::open(sources, remote, 40).await?.find(reference).await?,
+        true => {
+            let head = git.list(&["--", remote.url(), "HEAD"]).await?;
+            let format = ObjectFormat::of(head.split('\t').next().unwrap_or_default());
+            Repository::open(sources, remote, format).await?.find(reference).await?
+        }
         false => None,
     };
     match commit {

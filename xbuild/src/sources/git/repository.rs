@@ -2,6 +2,7 @@
 //!
 //! It is a cache: whatever is wrong with it, it can be thrown away and fetched again.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use oci::lock::{Attempt, Lock};
 
 use super::command::{Git, is_transient};
 use super::{Remote, SourceError, Sources};
-use crate::sources::name_of;
+use crate::sources::{blocking, name_of};
 
 /// A repository that is ours as long as this value lives.
 pub(super) struct Repository<'a> {
@@ -17,8 +18,39 @@ pub(super) struct Repository<'a> {
     remote: &'a Remote,
     git: Git<'a>,
     directory: PathBuf,
-    object_format: &'static str,
+    object_format: ObjectFormat,
     _lock: Lock,
+}
+
+/// How a repository names its objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ObjectFormat {
+    /// 40 digits.
+    Sha1,
+    /// 64 digits.
+    Sha256,
+}
+
+impl ObjectFormat {
+    /// Returns the format of an id.
+    pub fn of(id: &str) -> Self {
+        if id.len() == 64 { Self::Sha256 } else { Self::Sha1 }
+    }
+
+    /// Returns what `git init` must be told; a git before 2.29 knows no other than sha1.
+    pub fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::Sha1 => &[],
+            Self::Sha256 => &["--object-format=sha256"],
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Sha1 => "sha1",
+            Self::Sha256 => "sha256",
+        }
+    }
 }
 
 /// Longest pause between attempts to take the lock.
@@ -28,16 +60,15 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 const ATTEMPTS: u32 = 3;
 
 impl<'a> Repository<'a> {
-    /// Opens the repository for commit ids of `id_length` digits, waiting for other processes and making it where
+    /// Opens the repository for ids of one format, waiting for other processes and making it where
     /// it is missing.
     pub async fn open(
         sources: &'a Sources,
         remote: &'a Remote,
-        id_length: usize,
+        object_format: ObjectFormat,
     ) -> Result<Self, SourceError> {
-        let object_format = if id_length == 64 { "sha256" } else { "sha1" };
         let git = Git::new(sources, remote)?;
-        let name = name_of(&["xbuild-git-1", remote.url(), object_format]);
+        let name = name_of(&["xbuild-git-1", remote.url(), object_format.name()]);
         let directory = git.home().join(&name);
         let lock = wait(&git.home().join(format!("{name}.lock")), remote).await?;
         let git = git.in_repository(&directory);
@@ -51,8 +82,8 @@ impl<'a> Repository<'a> {
         &self.directory
     }
 
-    /// Returns the format of its object names, as git calls it.
-    pub fn object_format(&self) -> &'static str {
+    /// Returns how it names its objects.
+    pub fn object_format(&self) -> ObjectFormat {
         self.object_format
     }
 
@@ -64,7 +95,7 @@ impl<'a> Repository<'a> {
     /// Throws everything away that was fetched.
     pub async fn reset(&self) -> Result<(), SourceError> {
         let directory = self.directory.clone();
-        let removed = super::super::blocking(move || {
+        let removed = blocking(move || {
             std::fs::remove_dir_all(&directory).map_err(SourceError::io("remove", &directory))
         });
         removed.await?;
@@ -109,7 +140,7 @@ impl<'a> Repository<'a> {
 
     async fn find_exact(&self, id: &str) -> Result<Option<String>, SourceError> {
         let expression = format!("{id}^{{commit}}");
-        let arguments = ["rev-parse", "--quiet", "--verify", "--end-of-options", &expression];
+        let arguments = ["rev-parse", "--quiet", "--verify", &expression];
         match self.git.own().run("look into", &arguments, self.sources.limits.listing).await {
             Ok(found) => Ok(super::refs::full_commit_id(found.trim())),
             Err(SourceError::Git { .. }) => Ok(None),
@@ -121,10 +152,9 @@ impl<'a> Repository<'a> {
         if self.directory.join("HEAD").is_file() {
             return self.remove_stale_locks();
         }
-        let format = format!("--object-format={}", self.object_format);
-        let directory = self.directory.as_os_str();
-        let options = ["init", "--quiet", "--bare", "--template=", &format, "--"].map(std::ffi::OsStr::new);
-        let arguments: Vec<_> = options.into_iter().chain([directory]).collect();
+        let mut arguments = ["init", "--quiet", "--bare", "--template="].map(OsStr::new).to_vec();
+        arguments.extend(self.object_format.options().iter().map(OsStr::new));
+        arguments.extend([OsStr::new("--"), self.directory.as_os_str()]);
         let outside = Git::new(self.sources, self.remote)?.own();
         outside.run("prepare", &arguments, self.sources.limits.listing).await.map(drop)
     }
@@ -159,7 +189,7 @@ impl<'a> Repository<'a> {
     }
 
     async fn fetch(&self, options: &[&str], refspecs: &[&str]) -> Result<(), SourceError> {
-        let fixed = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--force"];
+        let fixed = ["fetch", "--quiet", "--no-tags", "--force"];
         let mut arguments = fixed.to_vec();
         arguments.extend(options);
         arguments.extend(["--", self.remote.url()]);

@@ -7,7 +7,12 @@ mod record;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
 use bytes::Bytes;
+use frontend::graph::HttpOp;
 use oci::layout::{BlobWriter, Layout, Written};
 use oci::registry::{Problem, UrlAnswer, UrlRequest};
 use oci::{Digest, Store};
@@ -263,6 +268,30 @@ fn mismatch(error: oci::Error, url: &Url, checksum: Option<Digest>) -> SourceErr
         }
         (error, _) => error.into(),
     }
+}
+
+/// Writes what a step's op stands for into `directory` as ADD sees it: mode 0600, and the server's time or the
+/// epoch. Returns the path of the file.
+///
+/// # Errors
+/// [`SourceError::Store`] where somebody has removed the blob, [`SourceError::Io`] where it is damaged, or its file
+/// is there already.
+pub fn place(store: &Store, op: &HttpOp, directory: &Path) -> Result<PathBuf, SourceError> {
+    let missing = || oci::Error::MissingBlob { digest: op.digest, layout: store.layout().root().to_owned() };
+    let size = store.layout().size(&op.digest)?.ok_or_else(missing)?;
+    let descriptor = oci::document::descriptor("application/octet-stream", op.digest, size);
+    let mut body = store.layout().open_verified(&descriptor)?;
+    // One name, whoever made the op.
+    let path = directory.join(name::safe(&op.filename));
+    let file = File::options().write(true).create_new(true).mode(0o600).open(&path);
+    let mut file = file.map_err(SourceError::io("create", &path))?;
+    std::io::copy(&mut body, &mut file).map_err(SourceError::io("write", &path))?;
+    let time = rustix::fs::Timespec { tv_sec: op.last_modified.unwrap_or(0), tv_nsec: 0 };
+    let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+    rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(0o600))
+        .and_then(|()| rustix::fs::futimens(&file, &times))
+        .map_err(|errno| SourceError::io("set mode and time of", &path)(errno.into()))?;
+    Ok(path)
 }
 
 /// Opens the body of a URL, which is verified when it has been read.

@@ -17,8 +17,8 @@ pub fn file_name(url: &Url, content_disposition: Option<&str>) -> String {
     safe(&unescape(url.path()).unwrap_or_default())
 }
 
-/// Returns the last part of a path if it can be the name of a file.
-fn safe(path: &str) -> String {
+/// Returns the last part of a path if it can be the name of a file, else `download`.
+pub fn safe(path: &str) -> String {
     let name = path.trim().trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     let bad = matches!(name, "" | "." | "..") || name.len() > LONGEST || name.chars().any(char::is_control);
     if bad { DEFAULT.to_owned() } else { name.to_owned() }

@@ -237,3 +237,26 @@ async fn secrets_are_headers_or_errors() {
     }
     assert!(!format!("{:?}", secret("HTTP_AUTH_TOKEN", b"canary")).contains("canary"));
 }
+
+#[tokio::test]
+async fn the_file_of_a_step_has_its_mode_and_time() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let server = Server::start(conditional);
+    let fixture = Fixture::new();
+    let fetched = fetch(&fixture.sources, &server.url("/foo"), None).await.unwrap();
+    let op = |filename: &str, last_modified| {
+        let filename = filename.to_owned();
+        HttpOp { url: String::new(), digest: fetched.digest, filename, last_modified }
+    };
+    let directory = fixture.scratch("d");
+    let store = &fixture.sources.store;
+    for (op, name, time) in [(op("f", Some(784_111_777)), "f", 784_111_777), (op("../g", None), "g", 0)] {
+        let path = place(store, &op, &directory).unwrap();
+        assert_eq!((path.clone(), std::fs::read(&path).unwrap()), (directory.join(name), BODY.into()));
+        let metadata = path.metadata().unwrap();
+        assert_eq!((metadata.permissions().mode() & 0o7777, metadata.mtime()), (0o600, time));
+    }
+    assert!(place(store, &op("f", None), &directory).is_err());
+    store.layout().remove(&fetched.digest).unwrap();
+    assert!(place(store, &op("h", None), &directory).is_err() && !directory.join("h").exists());
+}
