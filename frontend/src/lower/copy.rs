@@ -322,9 +322,11 @@ fn below_root(copy: &Copy, source: &str) -> String {
     let Some((head, tail)) = source.split_once("/./").filter(|_| copy.parents) else {
         return clean_below_root(source);
     };
-    match clean_below_root(head).as_str() {
-        "" => clean_below_root(tail),
-        head => format!("{head}/./{}", clean_below_root(tail)),
+    match (clean_below_root(head).as_str(), clean_below_root(tail).as_str()) {
+        ("", tail) => tail.to_owned(),
+        // Nothing after the pivot is everything below it.
+        (head, "") => format!("{head}/./**"),
+        (head, tail) => format!("{head}/./{tail}"),
     }
 }
 

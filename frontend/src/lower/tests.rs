@@ -592,3 +592,17 @@ fn lint_rules_fire_and_can_be_switched_off() {
     let errors = answered(&violated, &options(), &base(|_| {})).unwrap_err();
     assert_eq!(file.slice(errors[0].span), "error=true");
 }
+
+#[test]
+fn the_pivot_of_parents_stays_in_the_path() {
+    let check = |source: &str, expected: &str| {
+        let definition = done(&format!("FROM scratch\nCOPY --parents {source} /d/\n"));
+        let Op::Copy(copy) = &definition.graph.step(StepId(1)).op else { panic!("a copy") };
+        let crate::graph::CopySource::Input { path, .. } = &copy.sources[0] else { panic!("an input") };
+        assert_eq!(path, expected, "{source}");
+    };
+    check("./a/../b/./c/*.txt", "b/./c/*.txt");
+    check("x/./", "x/./**");
+    check("/./x", "x");
+    check("../x/y", "x/y");
+}
