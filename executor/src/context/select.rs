@@ -112,7 +112,7 @@ impl Finder<'_> {
         let (base, wanted) = (clean_below_root(base), clean_below_root(wanted));
         let wild = |text: &str| self.request.wildcards && is_pattern(text);
         let (wild_base, wild_wanted) = (wild(&base), wild(&wanted));
-        let whole = Path::new(&base).join(&wanted);
+        let whole: PathBuf = Path::new(&base).iter().chain(Path::new(&wanted)).collect();
         let bases = if wild_base {
             self.matches(&base)?.into_iter().map(|node| node.entry.path).collect()
         } else {
@@ -129,7 +129,7 @@ impl Finder<'_> {
             };
             self.roots.links.extend(resolved.links);
             let parents = (!wanted.is_empty()).then(|| ParentsPattern::compile(&wanted)).transpose()?;
-            let real = if wanted.is_empty() { resolved.path.clone() } else { resolved.path.join(&wanted) };
+            let real: PathBuf = resolved.path.iter().chain(Path::new(&wanted)).collect();
             if by == Wanted::ByName && self.lstat(&real)?.is_none() {
                 return Err(missing::not_found(self.context, &whole, &real));
             }
@@ -142,10 +142,13 @@ impl Finder<'_> {
         self.roots.walks.push(Root { path, excludes: Arc::clone(&self.excludes), parents, required });
     }
 
-    fn matches(&self, pattern: &str) -> Result<Vec<Node>, ScanError> {
+    fn matches(&mut self, pattern: &str) -> Result<Vec<Node>, ScanError> {
         let bad = |source| ScanError::Pattern { pattern: pattern.to_owned(), source };
         let wildcard = Wildcard::compile(pattern).map_err(bad)?;
-        find(&self.tree, &wildcard).map_err(|source| ScanError::Tree { path: pattern.into(), source })
+        let failed = |source| ScanError::Tree { path: pattern.into(), source };
+        let found = find(&self.tree, &wildcard).map_err(failed)?;
+        self.roots.links.extend(found.links);
+        Ok(found.nodes)
     }
 
     fn lstat(&self, path: &Path) -> Result<Option<Node>, ScanError> {

@@ -207,6 +207,7 @@ fn named_links_are_followed_and_nested_ones_kept() {
         Scratch::new(&["bar", "foo -> bar", "sub/f", "link -> sub", "sub/n -> ../bar", "sub/l0 -> f"]);
     context.check(&request(&["foo"]), &["/", "bar", "foo -> bar"]);
     context.check(&request(&["link/f"]), &["/", "link -> sub", "sub/", "sub/f"]);
+    context.check(&request(&["link/f*"]), &["/", "link -> sub", "sub/", "sub/f"]);
     context.check(&request(&["sub"]), &["/", "sub/", "sub/f", "sub/l0 -> f", "sub/n -> ../bar"]);
     context.check(&request(&["sub/l*"]), &["/", "sub/", "sub/f", "sub/l0 -> f"]);
     context.check(&SelectionRequest { follow: false, ..request(&["foo"]) }, &["/", "foo -> bar"]);

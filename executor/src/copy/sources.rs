@@ -64,7 +64,7 @@ pub fn matches(
         let wildcard = Wildcard::compile(pattern)
             .map_err(|source| CopyError::Pattern { pattern: pattern.to_owned(), source })?;
         let failed = |source| CopyError::Tree { path: pattern.into(), source };
-        let mut found = find(tree, &wildcard).map_err(failed)?;
+        let mut found = find(tree, &wildcard).map_err(failed)?.nodes;
         matched = !found.is_empty();
         found.retain(|node| node.entry.is_directory() || !excludes.ignores(&name_of(&node.entry.path)));
         found.into_iter().map(|node| node.entry.path).collect()
@@ -91,7 +91,7 @@ pub fn parents(
     let wanted = clean_below_root(wanted);
     if !matches.by_wildcard && !matching.is_pattern(&wanted) && !excludes.ignores(&wanted) {
         for base in &matches.paths {
-            let path = base.real.join(&wanted);
+            let path: PathBuf = base.real.iter().chain(Path::new(&wanted)).collect();
             let node = tree.lstat(&path).map_err(|source| CopyError::Tree { path: path.clone(), source })?;
             node.ok_or_else(|| CopyError::not_found(tree, path))?;
         }

@@ -6,22 +6,32 @@ use frontend::graph::pattern::wildcard::{Part, Wildcard};
 
 use super::{Last, Node, Tree, TreeError, resolve};
 
-/// Returns what matches, in path order, with links before the first wildcard resolved. A link that
+/// What a pattern names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// What matches, in path order.
+    pub nodes: Vec<Node>,
+    /// The links before the first wildcard that were followed.
+    pub links: Vec<PathBuf>,
+}
+
+/// Returns what matches, with links before the first wildcard resolved. A link that
 /// matches is named itself; links below the first wildcard are not entered.
 ///
 /// # Errors
 /// Those of the tree. A leading directory that does not exist matches nothing.
-pub fn find(tree: &dyn Tree, pattern: &Wildcard) -> Result<Vec<Node>, TreeError> {
+pub fn find(tree: &dyn Tree, pattern: &Wildcard) -> Result<Found, TreeError> {
     let parts = pattern.parts();
     let literal = parts.iter().take_while(|part| matches!(part, Part::Literal(_))).count();
     let (head, tail) = parts.split_at(literal);
     let head: PathBuf = head.iter().filter_map(literal_text).collect();
     let start = match resolve(tree, &head, Last::Follow) {
-        Ok(resolved) => resolved.node,
-        Err(TreeError::NotDirectory(_)) => None,
+        Ok(resolved) => resolved,
+        Err(TreeError::NotDirectory(_)) => return Ok(Found::default()),
         Err(error) => return Err(error),
     };
-    let mut found: Vec<Node> = start.into_iter().collect();
+    let links = start.links;
+    let mut found: Vec<Node> = start.node.into_iter().collect();
     for part in tail {
         let mut next = Vec::new();
         for directory in found {
@@ -29,7 +39,7 @@ pub fn find(tree: &dyn Tree, pattern: &Wildcard) -> Result<Vec<Node>, TreeError>
         }
         found = next;
     }
-    Ok(found)
+    Ok(Found { nodes: found, links })
 }
 
 fn step(tree: &dyn Tree, directory: &Path, part: &Part) -> Result<Vec<Node>, TreeError> {
@@ -68,7 +78,7 @@ mod tests {
         for path in ["a.go", "b.go", "d1/a.go", "d1/sub/a.go", "d2/sub/b.go", "[x].go"] {
             tree = tree.with_file(Entry::plain(path, Kind::Fifo, 0o644), b"");
         }
-        let found = find(&tree, &Wildcard::compile(pattern).unwrap()).unwrap();
+        let found = find(&tree, &Wildcard::compile(pattern).unwrap()).unwrap().nodes;
         let found: Vec<_> = found.iter().map(|node| node.entry.path.to_str().unwrap()).collect();
         assert_eq!(found, expected, "{pattern}");
     }

@@ -25,7 +25,7 @@ use oci::layer::Entry;
 pub use beneath::{open_beneath, open_directory_beneath, open_root};
 pub use directory::Directory;
 pub(crate) use directory::{entry_of, list, read_link, stat_at};
-pub use find::find;
+pub use find::{Found, find};
 pub use memory::Memory;
 pub use merged::{Merged, MergedLayer};
 pub use nearest::nearest;

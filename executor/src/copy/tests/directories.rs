@@ -136,6 +136,7 @@ fn parents_keep_the_path_below_the_pivot() {
         &["out/ 755 0:0", "out/c/ 755 0:0", "out/c/h 644 0:0"],
     );
     check(&parents(&["t/a/none*/c"], "/out/"), &source, &[], &["out/ 755 0:0"]);
+    check(&parents(&["t/a/b/c/./"], "/out/"), &source, &[], &["out/ 755 0:0", "out/f 644 0:0"]);
     check(&parents(&["t/none"], "/out/"), &source, &[], &["error: \"/t/none\" not found"]);
     // A parent that exists takes the source's mode and keeps its owner.
     let existing = ["out/", "out/c/ 700 9:9"];
