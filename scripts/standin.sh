@@ -16,7 +16,8 @@ rm -f "$root"/usr/lib/python3*/EXTERNALLY-MANAGED "$root"/var/cache/apt/archives
 rm -rf "$root"/var/lib/apt/lists/*
 ln -sf python3 "$root/usr/bin/python"
 printf 'flask<2.3\nwerkzeug<3\n' >"$root/etc/pip-constraints.txt"
-tar --numeric-owner --sort=name -C "$root" -cf "$directory/rootfs.tar" .
+# Steps have a /dev of their own; ADD takes no device nodes without being told to.
+tar --numeric-owner --sort=name --exclude="./dev/*" -C "$root" -cf "$directory/rootfs.tar" .
 cat >"$directory/Dockerfile" <<'DOCKERFILE'
 FROM scratch
 ADD rootfs.tar /

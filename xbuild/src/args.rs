@@ -22,6 +22,8 @@ pub struct Cli {
 pub enum Command {
     /// Build an image from a Dockerfile
     Build(Box<BuildArgs>),
+    /// Look for mistakes in a Dockerfile, and for what could be better
+    Lint(LintArgs),
     /// Run an image in the sandbox of build steps
     Run(RunArgs),
     /// List the images of the store
@@ -148,9 +150,21 @@ pub struct BuildArgs {
     /// Entitlement to grant: network.host or security.insecure
     #[arg(long, value_name = "ENTITLEMENT")]
     pub allow: Vec<String>,
+    /// Make the device nodes that archives of ADD hold
+    #[arg(long)]
+    pub allow_devices: bool,
     /// Print a stage of the build as JSON instead of building
     #[arg(long, value_enum, value_name = "WHAT")]
     pub print: Option<Print>,
+    /// Look for mistakes and for what could be better, instead of building
+    #[arg(long)]
+    pub check: bool,
+    /// How --check prints what it found
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LintFormat::Text)]
+    pub format: LintFormat,
+    /// Lint rules that are on, besides those that the Dockerfile asks for
+    #[arg(long, value_enum, value_name = "RULES", default_value_t = LintRules::Buildkit)]
+    pub lint_rules: LintRules,
     /// Say for every step that is not cached why it runs
     #[arg(long)]
     pub explain: bool,
@@ -166,6 +180,66 @@ pub struct BuildArgs {
     /// Registry that may be reached by plain HTTP (repeatable; loopback always is)
     #[arg(long, value_name = "HOST[:PORT]")]
     pub insecure_registry: Vec<String>,
+}
+
+/// Options of `xbuild lint`.
+#[derive(Debug, Args)]
+#[command(after_help = "A finding names its rule. `# check=skip=RULE` at the top of the file, or above an \
+    instruction, switches a rule off; `# check=error=true` makes findings fail. Rules of BuildKit keep their names; \
+    those that begin with xbuild/ are on here, and in builds where the file says `# check=experimental=xbuild`. \
+    Exit code: 0, also with warnings; 3 with mistakes, or with findings and error=true.")]
+pub struct LintArgs {
+    /// Directory of the build context
+    #[arg(default_value = ".")]
+    pub context: String,
+    /// Dockerfile (default: CONTEXT/Dockerfile; `-` reads it from standard input)
+    #[arg(short, long, value_name = "PATH")]
+    pub file: Option<PathBuf>,
+    /// Look at this stage and what it needs alone
+    #[arg(long, value_name = "STAGE")]
+    pub target: Option<String>,
+    /// Value of an ARG
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub build_arg: Vec<String>,
+    /// A further context
+    #[arg(long, value_name = "NAME=SOURCE")]
+    pub build_context: Vec<String>,
+    /// Platform to build for
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Vec<String>,
+    /// Registry that may be reached by plain HTTP
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub insecure_registry: Vec<String>,
+    /// How findings are printed
+    #[arg(long, value_enum, default_value_t = LintFormat::Text)]
+    pub format: LintFormat,
+    /// Rules that are on
+    #[arg(long, value_enum, value_name = "RULES", default_value_t = LintRules::All)]
+    pub lint_rules: LintRules,
+}
+
+/// How findings are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LintFormat {
+    /// Source lines with carets
+    Text,
+    /// A JSON array
+    Json,
+    /// SARIF 2.1.0
+    Sarif,
+    /// Annotations of GitHub Actions
+    Github,
+    /// GitLab's Code Quality report
+    Gitlab,
+}
+
+/// Which rules are on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LintRules {
+    /// Those of BuildKit
+    Buildkit,
+    /// Those of BuildKit and xbuild
+    All,
 }
 
 /// How progress is shown.
@@ -296,12 +370,34 @@ pub struct SaveArgs {
 
 /// Names of the subcommands, for telling them from a context.
 const COMMANDS: &[&str] = &[
-    "build", "run", "images", "inspect", "history", "tag", "rmi", "pull", "push", "save", "completions", "debug", "help",
+    "build", "lint", "run", "images", "inspect", "history", "tag", "rmi", "pull", "push", "save", "completions", "debug", "help",
 ];
 
 /// Parses the process's arguments. Exits with 2 on a usage error, as clap does.
 pub fn parse(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Cli {
     Cli::parse_from(with_build(arguments.into_iter().collect()))
+}
+
+impl LintArgs {
+    /// Returns the build whose Dockerfile is looked at.
+    pub fn into_build(self) -> BuildArgs {
+        let Command::Build(defaults) = Cli::parse_from(["xbuild", "build", "."]).command else {
+            unreachable!("the command line says build");
+        };
+        BuildArgs {
+            context: self.context,
+            file: self.file,
+            target: self.target,
+            build_arg: self.build_arg,
+            build_context: self.build_context,
+            platform: self.platform,
+            insecure_registry: self.insecure_registry,
+            check: true,
+            format: self.format,
+            lint_rules: self.lint_rules,
+            ..*defaults
+        }
+    }
 }
 
 /// Puts the word `build` before the arguments of a build that left it out.

@@ -5,11 +5,13 @@ mod values;
 
 use std::path::{Path, PathBuf};
 
+use frontend::lint::RuleSet;
+use executor::copy::Devices;
 use frontend::graph::{ExtraHost, Network, Ulimit};
 use oci::Platform;
 use oci::reference::Reference;
 
-use crate::args::{BuildArgs, Print, Progress};
+use crate::args::{BuildArgs, LintFormat, LintRules, Print, Progress};
 use crate::failure::{Class, Failure};
 pub use output::{Output, OutputKind};
 pub use values::{parse_size, variable};
@@ -135,8 +137,14 @@ pub struct BuildOptions {
     pub quiet: bool,
     /// Granted entitlements.
     pub allow: Vec<String>,
+    /// What happens to device nodes in archives of ADD.
+    pub devices: Devices,
     /// Print instead of building.
     pub print: Option<Print>,
+    /// Print findings instead of building, in this form.
+    pub check: Option<LintFormat>,
+    /// Lint rules that are on.
+    pub lint_rules: RuleSet,
     /// Say why steps run.
     pub explain: bool,
     /// Build stages that the target does not need.
@@ -203,7 +211,13 @@ impl BuildOptions {
             progress: if args.quiet { Progress::Quiet } else { args.progress },
             quiet: args.quiet,
             allow: args.allow.iter().map(|text| values::entitlement(text)).collect::<Result<_, _>>()?,
+            devices: if args.allow_devices { Devices::Allow } else { Devices::Refuse },
             print: args.print,
+            check: args.check.then_some(args.format),
+            lint_rules: match args.lint_rules {
+                LintRules::Buildkit => RuleSet::BuildKit,
+                LintRules::All => RuleSet::All,
+            },
             explain: args.explain,
             all_stages: args.all_stages,
             jobs: args.jobs.unwrap_or_else(default_jobs).max(1),

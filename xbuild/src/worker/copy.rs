@@ -198,7 +198,8 @@ fn plan(
     let staging = worker.store.root().join("tmp");
     tokio::task::block_in_place(|| {
         let sources: Vec<_> = trees.iter().map(|(tree, kind)| Source { tree: &**tree, kind: *kind }).collect();
-        copy::plan(op, &sources, below, &options(step, &staging))
+        let options = Options { devices: worker.options.devices, ..options(step, &staging) };
+        copy::plan(op, &sources, below, &options)
     })
 }
 

@@ -259,6 +259,12 @@ impl Drop for StepGroups {
     }
 }
 
+/// Whether a group's name is one that a builder makes: other people's groups may start like ours.
+fn is_builders(name: &[u8]) -> bool {
+    name.strip_prefix(PREFIX.as_bytes())
+        .is_some_and(|random| random.len() == 32 && random.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
+}
+
 /// Removes the groups of builders that were killed. Returns how many directories went.
 pub fn sweep() -> usize {
     let mut removed = 0;
@@ -266,7 +272,7 @@ pub fn sweep() -> usize {
         let Ok(entries) = std::fs::read_dir(&hierarchy.base) else { continue };
         for entry in entries.flatten() {
             let path = entry.path();
-            if entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) && is_abandoned(&path) {
+            if is_builders(entry.file_name().as_encoded_bytes()) && is_abandoned(&path) {
                 kill_members(&path);
                 removed += usize::from(remove_tree(&path));
             }

@@ -72,8 +72,13 @@ fn a_sweep_takes_what_is_not_locked() {
         rustix::fs::mkdir(&probe, Mode::from_raw_mode(0o755)).is_ok() && rustix::fs::rmdir(&probe).is_ok()
     });
     let Some(base) = base else { return println!("SKIP: no control group can be made here") };
-    let path = |name: &str| base.join(format!("{PREFIX}{name}-{}", std::process::id()));
-    let (dead, alive) = (path("dead"), path("alive"));
+    let path = |digit: char| {
+        let random: String = std::iter::repeat_n(digit, 24).chain(format!("{:08x}", std::process::id()).chars()).collect();
+        base.join(format!("{PREFIX}{random}"))
+    };
+    let (dead, alive) = (path('d'), path('a'));
+    let foreign = base.join(format!("{PREFIX}somebody-{}", std::process::id()));
+    std::fs::create_dir(&foreign).expect("groups can be made");
     std::fs::create_dir(&alive).expect("groups can be made");
     let lock = open(&alive).expect("it was just made");
     rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).expect("nobody else has it");
@@ -82,6 +87,8 @@ fn a_sweep_takes_what_is_not_locked() {
     sweep();
     assert!(!dead.exists());
     assert!(alive.exists());
+    assert!(foreign.exists(), "a group that only starts like ours is somebody else's");
+    std::fs::remove_dir(&foreign).expect("it is empty");
     drop(lock);
     sweep();
     assert!(!alive.exists());
