@@ -25,8 +25,8 @@ fn is_built_in(name: &str) -> bool {
     let bare = last.split(':').next().unwrap_or(last);
     let path = if registry.is_empty() { bare.to_owned() } else { format!("{registry}/{bare}") };
     let ends_with =
-        |own: &&str| path.strip_suffix(own).is_some_and(|left| left.is_empty() || left.ends_with('/'));
-    matches!(path.as_str(), "" | "dockerfile.v0" | "dockerfile") || OWN.iter().any(|own| ends_with(&own))
+        |own: &&str| path.strip_suffix(*own).is_some_and(|left| left.is_empty() || left.ends_with('/'));
+    matches!(path.as_str(), "" | "dockerfile.v0" | "dockerfile") || OWN.iter().any(|own| ends_with(own))
 }
 
 #[cfg(test)]
