@@ -26,7 +26,7 @@ fn is_built_in(name: &str) -> bool {
     let path = if registry.is_empty() { bare.to_owned() } else { format!("{registry}/{bare}") };
     let ends_with =
         |own: &&str| path.strip_suffix(*own).is_some_and(|left| left.is_empty() || left.ends_with('/'));
-    matches!(path.as_str(), "" | "dockerfile.v0" | "dockerfile") || OWN.iter().any(|own| ends_with(own))
+    matches!(path.as_str(), "" | "dockerfile.v0" | "dockerfile") || OWN.iter().any(ends_with)
 }
 
 #[cfg(test)]

@@ -75,7 +75,8 @@ pub enum Lowered {
 /// Lowers a Dockerfile.
 ///
 /// # Errors
-/// All mistakes that were found, in order of place. Those of rule [`REFUSED`] are refusals, those of rule
+/// All mistakes that were found, in order of place; where the file says that warnings are errors, they come
+/// before the mistake that says so. Those of rule [`REFUSED`] are refusals, those of rule
 /// [`MISSING_SOURCE`] are about the context.
 pub fn lower(file: &File, options: &Options, known: &Known) -> Result<Lowered, Vec<Diagnostic>> {
     if file.has_errors() {
@@ -91,7 +92,7 @@ pub fn lower(file: &File, options: &Options, known: &Known) -> Result<Lowered, V
     }
     let warnings = lowering.take_warnings();
     match lowering.violation(&warnings) {
-        Some(violation) => Err(vec![violation]),
+        Some(violation) => Err(warnings.into_iter().chain([violation]).collect()),
         None => Ok(Lowered::Done { definition: lowering.finish(target, &needed), warnings }),
     }
 }
