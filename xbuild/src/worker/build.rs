@@ -1,5 +1,6 @@
 //! What a build holds in the store while it runs: a lease on what it uses, and a staging directory.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -14,12 +15,14 @@ pub struct Build {
     lease: OnceLock<Lease>,
     making: Mutex<()>,
     directories: AtomicU64,
+    /// Names of cache mounts that this build has begun anew.
+    pub begun: Mutex<BTreeSet<String>>,
 }
 
 impl Build {
     /// Prepares a build in `store`; nothing is written yet.
     pub fn new(store: Arc<Store>) -> Self {
-        Self { store, lease: OnceLock::new(), making: Mutex::default(), directories: AtomicU64::new(0) }
+        Self { store, lease: OnceLock::new(), making: Mutex::default(), directories: AtomicU64::new(0), begun: Mutex::default() }
     }
 
     /// Notes that the build uses `things`. To be called before they are looked up.

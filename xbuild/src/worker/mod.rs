@@ -6,8 +6,10 @@ mod caches;
 mod copy;
 pub mod error;
 pub mod layer;
+mod mounted;
 pub mod registries;
 mod run;
+mod ssh;
 
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -134,9 +136,8 @@ impl Worker for BuildWorker {
     ) -> Result<Option<ContentHash>, StepError> {
         match &step.op {
             Op::Copy(op) => copy::content_digest(self, op, step, &parent_stack(parent), inputs).await,
-            Op::Run(_) | Op::Mkdir(_) | Op::Image(_) | Op::Local(_) | Op::Git(_) | Op::Http(_) | Op::OciLayout(_) => {
-                Ok(None)
-            }
+            Op::Run(op) => mounted::content_digest(self, op, inputs).await,
+            Op::Mkdir(_) | Op::Image(_) | Op::Local(_) | Op::Git(_) | Op::Http(_) | Op::OciLayout(_) => Ok(None),
         }
     }
 
@@ -161,7 +162,7 @@ impl Worker for BuildWorker {
         let parent = parent_stack(parent);
         let layer = match &step.op {
             Op::Run(op) => {
-                let ran = run::run(self, op, step.source_date_epoch, &parent, inputs, context).await?;
+                let ran = run::run(self, op, step, &parent, inputs, context).await?;
                 self.layer_of_run(step, ran).await?
             }
             Op::Copy(op) => copy::copy(self, op, step, &parent, inputs, context).await?,

@@ -3,20 +3,24 @@
 use std::ffi::OsString;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use executor::sandbox::{
     Access, EtcFiles, ExitStatus, Limits, MemoryFile, MountSource, Overlay, PipeFile, Resource, Rlimit, RunningStep,
     Stdio, StepEnd, StepMount, StepNetwork, StepSpec, User, Writes,
 };
+use executor::copy::CopyError;
+use executor::tree::Tree;
 use executor::{owner, sandbox};
-use frontend::graph::{BindMount, Mount, Network, RunOp, SecretMount, Security, SshMount};
+use frontend::graph::{BindMount, Mount, Network, RunOp, SecretMount, Security, SshMount, Step};
 use solver::{StepContext, Stream};
 
 use super::caches::{self, CacheDirectory};
 use super::error::StepError;
 use super::layer::Stack;
+use super::ssh::AgentSocket;
 use super::{BuildWorker, Snapshot};
 
 /// BuildKit's name for the sandbox, which some Dockerfiles' outputs contain.
@@ -38,18 +42,19 @@ struct Prepared {
     spec: StepSpec,
     upper: PathBuf,
     _caches: Vec<CacheDirectory>,
+    _agents: Vec<AgentSocket>,
 }
 
 /// Runs the step on `parent`.
 pub async fn run(
     worker: &BuildWorker,
     run: &RunOp,
-    source_date_epoch: Option<i64>,
+    step: &Step,
     parent: &Stack,
     inputs: &[Snapshot],
     context: &StepContext,
 ) -> Result<Ran, StepError> {
-    let prepared = prepare(worker, run, source_date_epoch, parent, inputs, context).await?;
+    let prepared = prepare(worker, run, step, parent, inputs, context).await?;
     let (stdout, stderr) = (pipe()?, pipe()?);
     let stdio = Stdio { stdin: None, stdout: stdout.1, stderr: stderr.1 };
     let step = worker.spawner.run(&prepared.spec, stdio)?;
@@ -104,23 +109,25 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), StepError> {
 async fn prepare(
     worker: &BuildWorker,
     run: &RunOp,
-    source_date_epoch: Option<i64>,
+    step: &Step,
     parent: &Stack,
     inputs: &[Snapshot],
     context: &StepContext,
 ) -> Result<Prepared, StepError> {
-    let user = owner::resolve_user(&worker.layers.readable_tree(parent).await?, &run.user)?;
+    let tree = worker.layers.readable_tree(parent).await?;
+    let user = owner::resolve_user(&tree, &run.user)?;
     let lowers = worker.layers.directories(parent).await?;
     let writes = worker.scratch_writes()?;
     let upper = writes.upper.clone();
-    let mut caches = Vec::new();
-    let mut env = environment(run, &user.home, source_date_epoch);
+    make_system_directories(&tree, &upper)?;
+    let (mut caches, mut agents) = (Vec::new(), Vec::new());
+    let mut env = environment(run, &user.home, step.source_date_epoch);
     let mut mounts = Vec::new();
     for mount in &run.mounts {
         let made = match mount {
             Mount::Bind(bind) => Some(bind_mount(worker, bind, inputs).await?),
             Mount::Cache(cache) => {
-                let directory = caches::open(worker, cache, inputs, context).await?;
+                let directory = caches::open(worker, cache, step, inputs, context).await?;
                 let source = directory.handle()?;
                 caches.push(directory);
                 let access = if cache.read_only { Access::ReadOnly } else { Access::ReadWrite };
@@ -132,7 +139,7 @@ async fn prepare(
                 access: Access::ReadWrite,
             }),
             Mount::Secret(secret) => secret_mount(worker, secret, &mut env)?,
-            Mount::Ssh(ssh) => ssh_mount(worker, ssh, &mut env)?,
+            Mount::Ssh(ssh) => ssh_mount(worker, ssh, &mut env, &mut agents)?,
         };
         mounts.extend(made);
     }
@@ -161,7 +168,23 @@ async fn prepare(
         limits: limits(worker, run),
         ulimits: run.ulimits.iter().map(rlimit).collect::<Result<_, _>>()?,
     };
-    Ok(Prepared { spec, upper, _caches: caches })
+    Ok(Prepared { spec, upper, _caches: caches, _agents: agents })
+}
+
+/// Makes what runc makes in an image that lacks it, and what therefore stays in the layers of every builder.
+fn make_system_directories(image: &dyn Tree, upper: &Path) -> Result<(), StepError> {
+    for name in ["dev", "proc", "sys"] {
+        let path = upper.join(name);
+        let there = image.lstat(Path::new(name));
+        if there.map_err(|source| StepError::from(CopyError::Tree { path: name.into(), source }))?.is_some() {
+            continue;
+        }
+        std::fs::create_dir(&path).map_err(StepError::io("make directory", &path))?;
+        // Whatever the umask is.
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(&path, mode).map_err(StepError::io("chmod", &path))?;
+    }
+    Ok(())
 }
 
 /// Default is the host's network: namespaces with NAT come with the sandbox work; the build says so once.
@@ -265,6 +288,7 @@ fn ssh_mount(
     worker: &BuildWorker,
     ssh: &SshMount,
     env: &mut Vec<(String, String)>,
+    agents: &mut Vec<AgentSocket>,
 ) -> Result<Option<StepMount>, StepError> {
     let Some((_, socket)) = worker.options.ssh.iter().find(|(id, _)| *id == ssh.id) else {
         if ssh.required {
@@ -273,11 +297,10 @@ fn ssh_mount(
         }
         return Ok(None);
     };
-    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
-    let handle = rustix::fs::open(socket, flags, rustix::fs::Mode::empty())
-        .map_err(|errno| StepError::io("open", socket)(errno.into()))?;
+    let agent = AgentSocket::listen(&worker.scratch_directory()?, socket, ssh)?;
+    let source = agent.handle()?;
+    agents.push(agent);
     env.push(("SSH_AUTH_SOCK".to_owned(), ssh.target.clone()));
-    let source = MountSource::Handle(handle);
     Ok(Some(StepMount { target: PathBuf::from(&ssh.target), source, access: Access::ReadWrite }))
 }
 
