@@ -48,6 +48,9 @@ fn run(cli: Cli) -> Result<u8, Failure> {
     let root = cli.root;
     match cli.command {
         Command::Build(args) => commands::build::run(options::BuildOptions::new(*args)?, &root_directory(root)?),
+        Command::Lint(args) => {
+            commands::lint::run(&options::BuildOptions::new(args.into_build())?, &root_directory(root)?)
+        }
         Command::Run(args) => commands::run::run(&args, &root_directory(root)?),
         Command::Images(args) => done(commands::images::run(open(root)?.layout(), &args)),
         Command::Inspect(args) => done(commands::inspect::run(open(root)?.layout(), &args.image)),

@@ -5,6 +5,7 @@ pub mod debug;
 pub mod history;
 pub mod images;
 pub mod inspect;
+pub mod lint;
 pub mod names;
 pub mod run;
 pub mod save;

@@ -2,10 +2,10 @@
 //!
 //! Text → instructions → definition (asking for what it needs) → solve → image → store, archives, registry.
 
-mod dockerfile;
+pub mod dockerfile;
 mod finish;
 mod output;
-mod report;
+pub mod report;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use executor::sandbox::Spawner;
 use frontend::graph::{Definition, Network, Op, StepId};
 use frontend::lower::{self, Entitlement, Known, Lowered, NoCache};
-use frontend::File;
+use frontend::{Diagnostic, File, lint};
 use oci::Store;
 use solver::{Cancel, Records, Solver, Wanted};
 
@@ -34,6 +34,9 @@ use crate::worker::registries::Registries;
 /// # Errors
 /// Whatever went wrong, as one failure.
 pub fn run(options: BuildOptions, root: &Path) -> Result<u8, Failure> {
+    if options.check.is_some() {
+        return super::lint::run(&options, root);
+    }
     let spawner = crate::spawner()?;
     let store = Store::open(root)?;
     store.sweep()?;
@@ -126,7 +129,9 @@ impl Session {
 
     async fn lower(&self, answers: &Answers) -> Result<Definition, Failure> {
         let ignore = answers.directories.get("").and_then(|context| context.ignore.as_ref());
-        let options = self.lower_options(ignore.map(|file| file.rules.clone()));
+        let options = lower_options(&self.options, ignore.map(|file| file.rules.clone()));
+        lint::check_argument(&options)
+            .map_err(|why| crate::options::usage("--build-arg BUILDKIT_DOCKERFILE_CHECK", &why, ""))?;
         let mut known = Known::default();
         loop {
             match lower::lower(&self.file, &options, &known) {
@@ -136,7 +141,7 @@ impl Session {
                     })?;
                 }
                 Ok(Lowered::Done { definition, warnings }) => {
-                    self.warn(&warnings);
+                    self.warn(&options, warnings)?;
                     return Ok(*definition);
                 }
                 Err(diagnostics) => return Err(report::mistakes(&self.file, &self.source.name, &diagnostics)),
@@ -144,36 +149,15 @@ impl Session {
         }
     }
 
-    fn warn(&self, warnings: &[frontend::Diagnostic]) {
-        for warning in warnings {
+    /// Tells of findings, each once; fails where the file says that they are errors.
+    fn warn(&self, options: &lower::Options, mut warnings: Vec<Diagnostic>) -> Result<(), Failure> {
+        let Context::Directory(context) = &self.options.context;
+        let request = lint::Request { rules: self.options.lint_rules, git: super::lint::git_directory(context) };
+        warnings.extend(lint::own(&self.file, options, request));
+        for warning in &warnings {
             self.progress.note(report::warning(&self.file, &self.source.name, warning));
         }
-    }
-
-    fn lower_options(&self, ignore: Option<frontend::graph::pattern::ignore::Rules>) -> lower::Options {
-        let options = &self.options;
-        let (contexts, _, _) = named(&options.contexts);
-        lower::Options {
-            target: options.target.clone(),
-            build_args: options.build_args.clone(),
-            labels: options.labels.clone(),
-            platform: options.platform.clone(),
-            network: options.network,
-            no_cache: match (options.no_cache, options.no_cache_filter.is_empty()) {
-                (true, _) => NoCache::All,
-                (false, false) => NoCache::Stages(options.no_cache_filter.clone()),
-                (false, true) => NoCache::Off,
-            },
-            source_date_epoch: options.source_date_epoch,
-            extra_hosts: options.extra_hosts.clone(),
-            ulimits: options.ulimits.clone(),
-            shm_size: options.shm_size,
-            contexts,
-            all_stages: options.all_stages,
-            allow: options.allow.iter().filter_map(|name| Entitlement::of_name(name)).collect(),
-            ignore,
-            ..lower::Options::default()
-        }
+        super::lint::violation(&self.file, options, &self.source.name, &warnings)
     }
 
     fn note_skipped(&self, definition: &Definition) {
@@ -249,5 +233,31 @@ impl Session {
         let mut plan = solver::plan(&definition.graph, &targets, &lookup);
         solver::explain(&mut plan, &definition.graph, &targets, &records);
         Ok(report::plan(&plan, &definition.graph))
+    }
+}
+
+/// Returns what the options mean to lowering.
+pub fn lower_options(options: &BuildOptions, ignore: Option<frontend::graph::pattern::ignore::Rules>) -> lower::Options {
+    let (contexts, _, _) = named(&options.contexts);
+    lower::Options {
+        target: options.target.clone(),
+        build_args: options.build_args.clone(),
+        labels: options.labels.clone(),
+        platform: options.platform.clone(),
+        network: options.network,
+        no_cache: match (options.no_cache, options.no_cache_filter.is_empty()) {
+            (true, _) => NoCache::All,
+            (false, false) => NoCache::Stages(options.no_cache_filter.clone()),
+            (false, true) => NoCache::Off,
+        },
+        source_date_epoch: options.source_date_epoch,
+        extra_hosts: options.extra_hosts.clone(),
+        ulimits: options.ulimits.clone(),
+        shm_size: options.shm_size,
+        contexts,
+        all_stages: options.all_stages,
+        allow: options.allow.iter().filter_map(|name| Entitlement::of_name(name)).collect(),
+        ignore,
+        ..lower::Options::default()
     }
 }

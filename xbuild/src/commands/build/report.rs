@@ -16,11 +16,13 @@ use crate::worker::layer::Layers;
 pub fn mistakes(file: &File, name: &str, diagnostics: &[Diagnostic]) -> Failure {
     let errors: Vec<_> = diagnostics.iter().filter(|found| found.severity == Severity::Error).collect();
     // The excerpts are details of the one error line below them.
-    let excerpt = |found: &&Diagnostic| {
+    // Warnings are among them only where the file makes errors of them.
+    let excerpt = |found: &Diagnostic| {
         let text = render::snippet(file, name, found, render::Style::Plain);
-        format!("mistake{}\n\n", text.strip_prefix("error").unwrap_or(&text))
+        let mistake = text.strip_prefix("error").map(|rest| format!("mistake{rest}"));
+        mistake.unwrap_or(text) + "\n\n"
     };
-    let detail: String = errors.iter().map(excerpt).collect();
+    let detail: String = diagnostics.iter().map(excerpt).collect();
     let class = |rule: &str, class: Class| errors.iter().all(|found| found.rule == Some(rule)).then_some(class);
     let class = class(REFUSED, Class::Refused).or_else(|| class(MISSING_SOURCE, Class::Source)).unwrap_or(Class::Dockerfile);
     let Some(first) = errors.first() else {
