@@ -39,6 +39,8 @@ pub struct Prepared {
 /// Where a context came from, for provenance and `SOURCE_DATE_EPOCH=context`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
+    /// It was a directory before.
+    Directory,
     /// Standard input.
     Stdin,
     /// A URL.
@@ -67,15 +69,35 @@ pub fn classify(text: &str) -> Result<Argument, SourceError> {
     }
     let bad =
         |error: giturl::GitUrlError| SourceError::Url { url: git::redacted(text), why: error.to_string() };
-    if let Some(reference) = giturl::parse(text).map_err(bad)? {
-        if !(reference.could_be_local && Path::new(text).is_dir()) {
-            return Ok(Argument::Git(reference));
-        }
+    if let Some(reference) = giturl::parse(text).map_err(bad)?
+        && !(reference.could_be_local && Path::new(text).is_dir())
+    {
+        return Ok(Argument::Git(reference));
     }
     if text.starts_with("http://") || text.starts_with("https://") {
         return Ok(Argument::Url(text.to_owned()));
     }
     Ok(Argument::Directory(PathBuf::from(text)))
+}
+
+/// Makes a directory of a context, in the empty directory `scratch` unless it is one.
+///
+/// # Errors
+/// Those of [`from_stdin`], [`from_url`] and [`from_git`].
+pub async fn prepare(
+    sources: &Sources,
+    argument: &Argument,
+    scratch: PathBuf,
+) -> Result<Prepared, SourceError> {
+    match argument {
+        Argument::Stdin => from_stdin(sources, io::stdin(), scratch).await,
+        Argument::Git(reference) => from_git(sources, reference, scratch).await,
+        Argument::Url(url) => from_url(sources, url, scratch).await,
+        Argument::Directory(directory) => {
+            let (directory, dockerfile) = (directory.clone(), None);
+            Ok(Prepared { directory, dockerfile, origin: Origin::Directory })
+        }
+    }
 }
 
 /// Fetches what a URL serves and makes a context of it in the empty directory `scratch`.

@@ -293,12 +293,3 @@ pub fn place(store: &Store, op: &HttpOp, directory: &Path) -> Result<PathBuf, So
         .map_err(|errno| SourceError::io("set mode and time of", &path)(errno.into()))?;
     Ok(path)
 }
-
-/// Opens the body of a URL, which is verified when it has been read.
-///
-/// # Errors
-/// [`SourceError::Store`] where somebody has removed or damaged it.
-pub fn open(store: &Store, fetched: &Fetched) -> Result<impl std::io::Read + Send + use<>, SourceError> {
-    let descriptor = oci::document::descriptor("application/octet-stream", fetched.digest, fetched.size);
-    Ok(store.layout().open_verified(&descriptor)?)
-}

@@ -23,9 +23,7 @@ fn conditional(request: &Request) -> Reply {
 }
 
 fn read(fixture: &Fixture, fetched: &Fetched) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    std::io::Read::read_to_end(&mut open(&fixture.sources.store, fetched).unwrap(), &mut bytes).unwrap();
-    bytes
+    std::fs::read(fixture.sources.store.layout().blob_path(&fetched.digest)).unwrap()
 }
 
 #[tokio::test]
