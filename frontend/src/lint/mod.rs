@@ -10,6 +10,7 @@ mod apt;
 mod bases;
 mod cache;
 mod context;
+mod names;
 mod rules;
 mod script;
 mod shell;
@@ -73,6 +74,7 @@ pub fn own(file: &File, options: &Options, request: Request) -> Vec<Diagnostic> 
     cache::check(&view, &mut found);
     bases::check(&view, options, &mut found);
     context::check(&view, options, request.git, &mut found);
+    names::check(file, &mut found);
     found.retain(|finding| is_on(&check, file, request.rules, finding));
     sort(&mut found);
     found

@@ -38,7 +38,7 @@ const fn own(name: &'static str, summary: &'static str, help: &'static str) -> R
 }
 
 /// All rules, BuildKit's first.
-pub const RULES: [Rule; 30] = [
+pub const RULES: [Rule; 31] = [
     buildkit("StageNameCasing", "stage names are lower case", "write the name after AS in lower case"),
     buildkit(
         "FromAsCasing",
@@ -166,6 +166,7 @@ pub const RULES: [Rule; 30] = [
         "add a tag or a digest to the name",
     ),
     own("xbuild/GitInContext", "the ignore file hides .git", "add a line `.git` to .dockerignore"),
+    own("xbuild/UnknownRule", "check comments name rules that exist", "correct the name, or remove it"),
 ];
 
 /// Returns the rule of a name.

@@ -190,3 +190,123 @@ fn an_unknown_base_leaves_out_what_needs_it() {
     assert_eq!(rules, ["JSONArgsRecommended", "WorkdirRelativePath", "MaintainerDeprecated"]);
     assert_eq!((checked.errors.len(), checked.needs.len()), (0, 1));
 }
+
+#[test]
+fn names_of_rules_in_check_comments() {
+    let check = |text: &str, expect: &[u32]| check("UnknownRule", text, expect);
+    check("# check=skip=JSONArgsRecomended\nFROM a:1\n", &[1]);
+    check("FROM a:1\n# check=skip=Nothing\nRUN x\n", &[3]);
+    check(
+        "# check=skip=JSONArgsRecommended,xbuild;experimental=all\nFROM a:1\n# check=skip=undefinedvar\nRUN x\n",
+        &[],
+    );
+}
+
+/// Checks on which lines a rule of BuildKit finds something.
+fn buildkit(rule: &str, text: &str, expect: &[u32]) {
+    let ignore = Some(Rules::parse(b"hidden\n").expect("a pattern"));
+    let file = crate::parse(text.as_bytes());
+    let checked =
+        super::check(&file, &Options { ignore, ..options() }, &Known::default(), Request::default());
+    let found: Vec<u32> = checked
+        .warnings
+        .iter()
+        .filter(|found| found.rule == Some(rule))
+        .map(|found| line(&file, found))
+        .collect();
+    assert_eq!(found, expect, "{rule} of\n{text}");
+    assert!(super::rule(rule).is_some_and(|rule| rule.group != Group::Own), "{rule} is not in the table");
+}
+
+#[test]
+fn rules_of_buildkit_about_spelling() {
+    buildkit("StageNameCasing", "FROM scratch AS Ab\nFROM scratch AS c\n", &[1]);
+    buildkit(
+        "FromAsCasing",
+        "FROM scratch as a\nFROM scratch AS b\nfrom scratch AS c\nFrom scratch as d\n",
+        &[1, 3],
+    );
+    buildkit("NoEmptyContinuation", "FROM scratch\nENV \\\n\na=1\nENV \\\n#\nb=1\n", &[4]);
+    buildkit("ConsistentInstructionCasing", "FROM scratch\nenv A=1\nEnv B=1\nENV C=1\nENV D=1\n", &[2, 3]);
+    buildkit("ConsistentInstructionCasing", "arg A\nFROM scratch\nENV B=1\n", &[]);
+    buildkit("DuplicateStageName", "FROM scratch AS a\nFROM scratch AS b\nFROM scratch AS A\n", &[3]);
+    buildkit(
+        "ReservedStageName",
+        "FROM scratch AS scratch\nFROM scratch AS context\nFROM scratch AS c\n",
+        &[1, 2],
+    );
+    buildkit("MaintainerDeprecated", "FROM scratch\nMAINTAINER a\nLABEL maintainer=a\n", &[2]);
+    buildkit("LegacyKeyValueFormat", "FROM scratch\nENV a 1\nLABEL b 1\nENV c=1\n", &[2, 3]);
+    let described =
+        "# check=experimental=InvalidDefinitionDescription\n# a is\nARG a\n# no\nFROM scratch AS b\n";
+    buildkit("InvalidDefinitionDescription", described, &[5]);
+    buildkit("InvalidDefinitionDescription", "# no\nARG a\nFROM scratch\n", &[]);
+}
+
+#[test]
+fn rules_of_buildkit_about_variables() {
+    buildkit(
+        "UndefinedArgInFrom",
+        "ARG a=1\nFROM scratch AS x\nFROM b:$a$c\nFROM --platform=$BUILDPLATFORM b\n",
+        &[3],
+    );
+    // As in BuildKit, a default does not define a name.
+    buildkit(
+        "UndefinedVar",
+        "FROM scratch\nARG a\nENV b=$a c=$PATH d=$e\nENV f=${g:-1}\nRUN echo $h\n",
+        &[3, 4],
+    );
+    buildkit("InvalidDefaultArgInFrom", "ARG a\nARG b=1\nFROM x:$a\nFROM x:$b\nFROM $a\n", &[3, 5]);
+    buildkit(
+        "SecretsUsedInArgOrEnv",
+        "FROM scratch\nARG API_TOKEN\nENV key=1 public_key=1\nENV monkey=1\n",
+        &[2, 3],
+    );
+    buildkit(
+        "RedundantTargetPlatform",
+        "FROM --platform=$TARGETPLATFORM a\nFROM --platform=$BUILDPLATFORM a\n",
+        &[1],
+    );
+    let platforms = "FROM --platform=linux/amd64 a\nFROM --platform=linux/amd64 a AS amd64\nFROM --platform=$BUILDPLATFORM a\n";
+    buildkit("FromPlatformFlagConstDisallowed", platforms, &[1]);
+}
+
+#[test]
+fn rules_of_buildkit_about_instructions() {
+    buildkit(
+        "JSONArgsRecommended",
+        "FROM scratch\nCMD a\nENTRYPOINT b\nFROM scratch\nCMD [\"a\"]\n",
+        &[2, 3],
+    );
+    buildkit("JSONArgsRecommended", "FROM scratch\nSHELL [\"x\"]\nCMD a\n", &[]);
+    buildkit("WorkdirRelativePath", "FROM scratch\nWORKDIR a\nFROM scratch\nWORKDIR /a\nWORKDIR b\n", &[2]);
+    let twice = "FROM scratch\nCMD [\"a\"]\nCMD [\"b\"]\nHEALTHCHECK NONE\nFROM scratch\nCMD [\"a\"]\n";
+    buildkit("MultipleInstructionsDisallowed", twice, &[2]);
+    buildkit("CopyIgnoredFile", "FROM scratch\nCOPY hidden /\nADD other hidden/x /\nCOPY . /\n", &[2, 3]);
+    buildkit("ExposeProtoCasing", "FROM scratch\nEXPOSE 1/TCP 2/udp\n", &[2]);
+    buildkit("ExposeInvalidFormat", "FROM scratch\nEXPOSE 1:1\nEXPOSE 2\n", &[2]);
+}
+
+#[test]
+fn a_base_of_another_platform() {
+    let config = |architecture: &str| {
+        format!(
+            "{{\"os\":\"linux\",\"architecture\":\"{architecture}\",\"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[]}}}}"
+        )
+    };
+    for (architecture, expect) in [("arm64", 1), ("amd64", 0)] {
+        let file = crate::parse(b"FROM a:1\n");
+        let mut known = Known::default();
+        let checked = super::check(&file, &options(), &known, Request::default());
+        for need in checked.needs.into_keys() {
+            let lower::Need::Image(need) = need else { continue };
+            let config = config(architecture).into_bytes().into();
+            let image = lower::KnownImage { name: "a:1".into(), manifest: oci::Digest::of(b"a"), config };
+            known.images.insert(need, image);
+        }
+        let checked = super::check(&file, &options(), &known, Request::default());
+        assert_eq!(checked.errors, []);
+        let found = checked.warnings.iter().filter(|found| found.rule == Some("InvalidBaseImagePlatform"));
+        assert_eq!(found.count(), expect, "{architecture}");
+    }
+}

@@ -11,7 +11,7 @@ mod sarif;
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use crate::bases::{Bases, Pull};
 use crate::failure::{self, Class, Failure};
 use crate::image::StoredImage;
 use crate::needs::named;
-use crate::options::{BuildOptions, Context};
+use crate::options::{BuildOptions, Context, DockerfileSource};
 use crate::worker::registries::Registries;
 
 /// How long bases are looked for. A check has to answer, also where no registry does.
@@ -48,9 +48,10 @@ pub fn run(options: &BuildOptions, root: &Path) -> Result<u8, Failure> {
         .map_err(|why| crate::options::usage("--build-arg BUILDKIT_DOCKERFILE_CHECK", &why, ""))?;
     let request = Request { rules: options.lint_rules, git: git_directory(context) };
     let checked = check(&file, &lower_options, request, options, root)?;
-    let findings = findings(&file, &source.name, &checked);
+    let path = path(options, &source.name);
+    let findings = findings(&file, &path, &checked);
     let print = match options.check.unwrap_or(LintFormat::Text) {
-        LintFormat::Text => text::print(&file, &source.name, &checked.warnings),
+        LintFormat::Text => text::print(&file, &path, &checked.warnings),
         LintFormat::Json => json::print(&findings),
         LintFormat::Sarif => sarif::print(&findings),
         LintFormat::Github => github::print(&findings),
@@ -58,10 +59,25 @@ pub fn run(options: &BuildOptions, root: &Path) -> Result<u8, Failure> {
     };
     super::print(&print)?;
     if !checked.errors.is_empty() {
-        return Err(report::mistakes(&file, &source.name, &checked.errors));
+        return Err(report::mistakes(&file, &path, &checked.errors));
     }
-    violation(&file, &lower_options, &source.name, &checked.warnings)?;
+    violation(&file, &lower_options, &path, &checked.warnings)?;
     Ok(0)
+}
+
+/// Returns the Dockerfile's path as seen from the working directory, where annotations look for it.
+fn path(options: &BuildOptions, name: &str) -> String {
+    let Context::Directory(context) = &options.context;
+    let path = match &options.dockerfile {
+        DockerfileSource::Stdin => return name.to_owned(),
+        DockerfileSource::Default => context.join(name),
+        DockerfileSource::File(path) if path.exists() => path.clone(),
+        DockerfileSource::File(path) => context.join(path),
+    };
+    let here = std::env::current_dir().unwrap_or_default();
+    let path = path.strip_prefix(&here).unwrap_or(&path);
+    let plain: PathBuf = path.components().filter(|part| *part != std::path::Component::CurDir).collect();
+    plain.display().to_string()
 }
 
 /// Says whether a context holds a git repository.
@@ -76,7 +92,12 @@ pub fn git_directory(context: &Path) -> GitDirectory {
 ///
 /// # Errors
 /// A Dockerfile failure that names the rules.
-pub fn violation(file: &File, options: &lower::Options, name: &str, warnings: &[Diagnostic]) -> Result<(), Failure> {
+pub fn violation(
+    file: &File,
+    options: &lower::Options,
+    name: &str,
+    warnings: &[Diagnostic],
+) -> Result<(), Failure> {
     let rules: BTreeSet<&str> = warnings.iter().filter_map(|warning| warning.rule).collect();
     if rules.is_empty() || !lint::findings_fail(file, options) {
         return Ok(());
@@ -87,7 +108,10 @@ pub fn violation(file: &File, options: &lower::Options, name: &str, warnings: &[
     Err(Failure::new(Class::Dockerfile, &[&what, name, "the file says check=error=true", fix]))
 }
 
-fn ignore_rules(context: &Path, names: &[&Path]) -> Result<Option<frontend::graph::pattern::ignore::Rules>, Failure> {
+fn ignore_rules(
+    context: &Path,
+    names: &[&Path],
+) -> Result<Option<frontend::graph::pattern::ignore::Rules>, Failure> {
     let shown = context.display().to_string();
     let failed = |why: String| Failure::new(Class::Source, &["cannot read the build context", &shown, &why]);
     let root = executor::tree::open_root(context).map_err(|error| failed(error.to_string()))?;
@@ -107,8 +131,12 @@ fn check(
     let mut asked: BTreeSet<Need> = BTreeSet::new();
     loop {
         let checked = lint::check(file, lower_options, &known, request);
-        let new: BTreeMap<Need, Asked> =
-            checked.needs.iter().filter(|(need, _)| !asked.contains(need)).map(|(need, at)| (need.clone(), at.clone())).collect();
+        let new: BTreeMap<Need, Asked> = checked
+            .needs
+            .iter()
+            .filter(|(need, _)| !asked.contains(need))
+            .map(|(need, at)| (need.clone(), at.clone()))
+            .collect();
         if new.is_empty() {
             return Ok(checked);
         }
@@ -136,21 +164,23 @@ fn look_up(
     let pull = if options.pull { Pull::Always } else { Pull::Missing };
     let bases = Bases::new(store, registries, pull);
     let (_, _, layouts) = named(&options.contexts);
-    let answers = crate::runtime()?.block_on(futures_util::future::join_all(needs.keys().map(async |need| {
-        let answer = match need {
-            Need::Image(need) => {
-                let resolved = tokio::time::timeout(PATIENCE, bases.resolve(&need.reference, &need.platform)).await;
-                resolved.unwrap_or_else(|_| Err(too_slow(&need.reference.to_string())))
-            }
-            Need::Layout(need) => match layouts.get(&need.context) {
-                Some((path, version)) => bases.import(path, version.as_deref(), &need.platform),
-                None => return None,
-            },
-            // A check asks for no files.
-            Need::Selection(_) | Need::Url(_) | Need::Git(_) => return None,
-        };
-        Some(answer)
-    })));
+    let answers =
+        crate::runtime()?.block_on(futures_util::future::join_all(needs.keys().map(async |need| {
+            let answer = match need {
+                Need::Image(need) => {
+                    let resolved =
+                        tokio::time::timeout(PATIENCE, bases.resolve(&need.reference, &need.platform)).await;
+                    resolved.unwrap_or_else(|_| Err(too_slow(&need.reference.to_string())))
+                }
+                Need::Layout(need) => match layouts.get(&need.context) {
+                    Some((path, version)) => bases.import(path, version.as_deref(), &need.platform),
+                    None => return None,
+                },
+                // A check asks for no files.
+                Need::Selection(_) | Need::Url(_) | Need::Git(_) => return None,
+            };
+            Some(answer)
+        })));
     for (need, answer) in needs.keys().zip(answers) {
         match (need, answer) {
             (_, None) => {}

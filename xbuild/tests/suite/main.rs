@@ -6,6 +6,7 @@ mod execution;
 mod foreign;
 mod harness;
 mod inputs;
+mod lint;
 mod outputs;
 mod registry;
 mod tidy;

@@ -39,7 +39,10 @@ mod tests {
     fn warnings_are_objects_and_mistakes_are_left_out() {
         let value: Value = serde_json::from_str(&print(&samples())).expect("valid JSON");
         assert_eq!(value.as_array().map(Vec::len), Some(1));
-        assert_eq!((&value[0]["rule"], &value[0]["line"], &value[0]["at"]["line"]), (&json!("UndefinedVar"), &json!(2), &json!(3)));
+        assert_eq!(
+            (&value[0]["rule"], &value[0]["line"], &value[0]["at"]["line"]),
+            (&json!("UndefinedVar"), &json!(2), &json!(3))
+        );
         assert_eq!(print(&[]), "[]\n");
     }
 }

@@ -40,7 +40,9 @@ mod tests {
         let span = file.instructions[1].span;
         let warnings = [Diagnostic::warning("JSONArgsRecommended", span, "JSON arguments recommended")];
         let text = render(&file, "Dockerfile", &warnings, Style::Plain);
-        for part in ["warning[JSONArgsRecommended]", "--> Dockerfile:2:1", "^^^^^", "help: write it as", "1 finding"] {
+        for part in
+            ["warning[JSONArgsRecommended]", "--> Dockerfile:2:1", "^^^^^", "help: write it as", "1 finding"]
+        {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
         assert_eq!(render(&file, "Dockerfile", &[], Style::Plain), "Dockerfile: nothing found\n");
