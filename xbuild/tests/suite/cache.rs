@@ -4,7 +4,8 @@ use std::process::Stdio;
 
 use crate::harness::Scratch;
 
-const DOCKERFILE: &str = "FROM busybox\nENV A=1\nRUN echo one > /one\nCOPY src /src\nRUN cat /src/a > /two\nCMD [\"sh\"]\n";
+const DOCKERFILE: &str =
+    "FROM busybox\nENV A=1\nRUN echo one > /one\nCOPY src /src\nRUN cat /src/a > /two\nCMD [\"sh\"]\n";
 
 #[test]
 fn a_second_build_runs_nothing_and_gives_the_same_digest() {
@@ -54,7 +55,8 @@ fn a_rerun_with_the_same_result_keeps_what_follows() {
     let before = scratch.xbuild(&["inspect", "app"]).ok().stdout;
     assert_eq!(build("# second"), 1, "the second RUN is cached because the first made the same layer");
     let after = scratch.xbuild(&["inspect", "app"]).ok().stdout;
-    let layers = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap()["manifest"]["layers"].clone();
+    let layers =
+        |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap()["manifest"]["layers"].clone();
     assert!(layers(&before).as_array().is_some_and(|layers| layers.len() == 3), "{before}");
     assert_eq!(layers(&before), layers(&after));
 }
@@ -97,4 +99,36 @@ fn two_builds_at_once_share_the_store_and_run_a_step_once() {
     }
     let id = |name: &str| scratch.xbuild(&["run", name, "cat", "/id"]).ok().stdout;
     assert_eq!(id("one"), id("two"));
+}
+
+#[test]
+fn a_run_is_cached_by_what_its_mounts_show_of_a_stage() {
+    let scratch = Scratch::new().with_busybox();
+    let text = "FROM busybox AS made\nCOPY bust /\nRUN mkdir /out && echo x > /out/f\nFROM busybox\n\
+        RUN --mount=from=made,source=out,target=/out,rw touch /out/g && cat /proc/sys/kernel/random/uuid > /id\n\
+        FROM scratch\nCOPY --from=1 /id /id\n";
+    let cached = |bust: &str| {
+        let context = scratch.context("c", &[("Dockerfile", text), ("bust", bust)]);
+        let run = scratch.build(&context, &[]).ok();
+        run.stderr.lines().filter(|line| line.contains("CACHED")).count()
+    };
+    assert_eq!(cached("1"), 0);
+    assert_eq!(cached("2"), 2, "the RUN with the mount, and the COPY of what it made");
+}
+
+#[test]
+fn no_cache_begins_a_cache_mount_anew_that_says_what_it_begins_as() {
+    let scratch = Scratch::new().with_busybox();
+    let entries = |mount: &str, word: &str, flags: &[&str]| {
+        let text = format!(
+            "FROM busybox\nRUN --mount=type=cache,target=/cache{mount} touch /cache/{word} && ls /cache | wc -l > /n\n"
+        );
+        let context = scratch.context("c", &[("Dockerfile", &text)]);
+        scratch.build(&context, &[&["-t", "app"], flags].concat()).ok();
+        scratch.xbuild(&["run", "app", "cat", "/n"]).ok().stdout
+    };
+    for (mount, anew) in [(",mode=0773", "1\n"), ("", "2\n")] {
+        assert_eq!(entries(mount, "a", &[]), "1\n", "{mount}");
+        assert_eq!(entries(mount, "b", &["--no-cache"]), anew, "{mount}");
+    }
 }
