@@ -18,7 +18,9 @@ use crate::tree::{Last, Tree};
 pub fn plan(op: &MkdirOp, parent: &dyn Tree, options: &Options<'_>) -> Result<CopyPlan, CopyError> {
     let mut target = Target::new(parent);
     let path = target.resolve(Path::new(&op.path), Last::Follow)?;
-    let owner = resolve_workdir(parent, &op.user)?;
+    let (owner, unknown_owner) = resolve_workdir(parent, &op.user)?;
     make_directories(&mut target, &path, 0o755, owner, options.time_of_new())?;
-    Ok(CopyPlan { entries: target.finish(), ..CopyPlan::default() })
+    let entries = target.finish();
+    let unknown_owner = unknown_owner.filter(|_| !entries.is_empty());
+    Ok(CopyPlan { entries, unknown_owner, ..CopyPlan::default() })
 }

@@ -82,6 +82,8 @@ pub struct CopyPlan {
     pub unmatched: Vec<String>,
     /// Wildcards that matched several files where one can land: the last one stays.
     pub replaced: Vec<String>,
+    /// Why a directory of WORKDIR belongs to root although USER says otherwise.
+    pub unknown_owner: Option<OwnerError>,
     /// What was left out of archives.
     pub warnings: Vec<oci::layer::Warning>,
 }

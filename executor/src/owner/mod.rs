@@ -166,22 +166,32 @@ pub fn resolve_user(tree: &dyn Tree, spec: &str) -> Result<ProcessUser, OwnerErr
 
 /// Resolves the owner of a directory that WORKDIR makes under `USER spec`, where `user` alone means what it
 /// means to `--chown`: BuildKit's mkdir takes the user through the same look-up. A name that the image does not
-/// know is root here as there: USER may name whom a later step makes.
+/// know is root here as there, since USER may name whom a later step makes; it is returned beside the owner.
 ///
 /// # Errors
 /// [`OwnerError`], but not for unknown names.
-pub fn resolve_workdir(tree: &dyn Tree, spec: &str) -> Result<Ids, OwnerError> {
+pub fn resolve_workdir(tree: &dyn Tree, spec: &str) -> Result<(Ids, Option<OwnerError>), OwnerError> {
     let (user, group) = spec.split_once(':').unwrap_or((spec, ""));
-    let mut ids = if user.is_empty() { Ids::default() } else { or_root(chown_user(tree, user))? };
-    if !group.is_empty() {
-        ids.gid = or_root(chown_group(tree, group))?;
+    let mut unknown = None;
+    let mut ids = Ids::default();
+    if !user.is_empty() {
+        ids = or_root(chown_user(tree, user), &mut unknown)?;
     }
-    Ok(ids)
+    if !group.is_empty() {
+        ids.gid = or_root(chown_group(tree, group), &mut unknown)?;
+    }
+    Ok((ids, unknown))
 }
 
-fn or_root<T: Default>(found: Result<T, OwnerError>) -> Result<T, OwnerError> {
+fn or_root<T: Default>(
+    found: Result<T, OwnerError>,
+    unknown: &mut Option<OwnerError>,
+) -> Result<T, OwnerError> {
     match found {
-        Err(OwnerError::Unknown { .. } | OwnerError::NoFile { .. }) => Ok(T::default()),
+        Err(error @ (OwnerError::Unknown { .. } | OwnerError::NoFile { .. })) => {
+            unknown.get_or_insert(error);
+            Ok(T::default())
+        }
         found => found,
     }
 }

@@ -125,9 +125,10 @@ fn workdir_belongs_to_root_where_the_user_is_unknown() {
         ("app:no-group", (1000, 0)),
         ("", (0, 0)),
     ] {
-        let ids = resolve_workdir(&image, spec).unwrap();
+        let (ids, unknown) = resolve_workdir(&image, spec).unwrap();
         assert_eq!((ids.uid, ids.gid), expected, "{spec}");
+        assert_eq!(unknown.is_some(), spec.contains("no"), "{spec}");
     }
-    assert_eq!(resolve_workdir(&Memory::default(), "app").unwrap(), Ids::default());
+    assert_eq!(resolve_workdir(&Memory::default(), "app").unwrap().0, Ids::default());
     assert!(matches!(resolve_workdir(&image, "4294967295"), Err(OwnerError::Number(_))));
 }

@@ -22,7 +22,13 @@ pub struct Build {
 impl Build {
     /// Prepares a build in `store`; nothing is written yet.
     pub fn new(store: Arc<Store>) -> Self {
-        Self { store, lease: OnceLock::new(), making: Mutex::default(), directories: AtomicU64::new(0), begun: Mutex::default() }
+        Self {
+            store,
+            lease: OnceLock::new(),
+            making: Mutex::default(),
+            directories: AtomicU64::new(0),
+            begun: Mutex::default(),
+        }
     }
 
     /// Notes that the build uses `things`. To be called before they are looked up.

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use executor::sandbox::MountSource;
 use frontend::graph::{CacheMount, CacheSharing, Step};
+use oci::layer::ContentHash;
 use oci::lock::{Attempt, Lock, Sharing};
 use solver::{StepContext, Stream};
 
 use super::error::StepError;
-use super::{BuildWorker, Snapshot};
+use super::{BuildWorker, Snapshot, mounted};
 
 /// How often a locked directory is tried again.
 const POLL: Duration = Duration::from_millis(50);
@@ -46,7 +47,11 @@ pub async fn open(
     inputs: &[Snapshot],
     context: &StepContext,
 ) -> Result<CacheDirectory, StepError> {
-    let name = name(cache, inputs);
+    let first = match &cache.from {
+        Some((input, source)) => mounted::shown(worker, &inputs[*input], source).await?,
+        None => None,
+    };
+    let name = name(cache, first);
     let mounts = worker.store.root().join("mounts");
     if step.no_cache && has_first_content(cache) {
         begin_anew(worker, &mounts, &name, cache, context)?;
@@ -93,7 +98,8 @@ fn begin_anew(
     if !begun.insert(name.to_owned()) {
         return Ok(());
     }
-    let Attempt::Acquired(_lock) = Lock::attempt(&mounts.join(format!("{name}.lock")), Sharing::Exclusive)? else {
+    let Attempt::Acquired(_lock) = Lock::attempt(&mounts.join(format!("{name}.lock")), Sharing::Exclusive)?
+    else {
         let note = format!("the cache mount {:?} is in use and keeps its content\n", cache.id);
         context.log(Stream::Note, note.as_bytes());
         return Ok(());
@@ -106,7 +112,7 @@ fn begin_anew(
 }
 
 /// blake3 of the id and of what the directory starts as: its content, owner and mode.
-fn name(cache: &CacheMount, inputs: &[Snapshot]) -> String {
+fn name(cache: &CacheMount, first: Option<ContentHash>) -> String {
     let mut hasher = blake3::Hasher::new();
     let mut field = |bytes: &[u8]| {
         hasher.update(&(bytes.len() as u64).to_le_bytes());
@@ -114,9 +120,8 @@ fn name(cache: &CacheMount, inputs: &[Snapshot]) -> String {
     };
     field(b"xbuild-cache-mount-1");
     field(cache.id.as_bytes());
-    if let Some((input, path)) = &cache.from {
-        field(path.as_bytes());
-        field(inputs[*input].identity().as_bytes());
+    if let Some(first) = first {
+        field(&first.0);
     }
     // BuildKit makes these the mount's initial content, so directories that differ in them are different caches.
     if (cache.mode, cache.uid, cache.gid) != PLAIN {
@@ -125,7 +130,12 @@ fn name(cache: &CacheMount, inputs: &[Snapshot]) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-async fn wait(path: &Path, sharing: Sharing, cache: &CacheMount, context: &StepContext) -> Result<Lock, StepError> {
+async fn wait(
+    path: &Path,
+    sharing: Sharing,
+    cache: &CacheMount,
+    context: &StepContext,
+) -> Result<Lock, StepError> {
     let mut told = false;
     loop {
         if let Attempt::Acquired(lock) = Lock::attempt(path, sharing)? {
@@ -155,7 +165,10 @@ async fn ready(
         match &cache.from {
             Some((input, source)) => worker.copy_directory(&inputs[*input], source, &staged).await?,
             None => {
-                std::fs::DirBuilder::new().mode(0o700).create(&staged).map_err(StepError::io("make directory", &staged))?;
+                std::fs::DirBuilder::new()
+                    .mode(0o700)
+                    .create(&staged)
+                    .map_err(StepError::io("make directory", &staged))?;
                 let permissions = std::fs::Permissions::from_mode(cache.mode);
                 std::fs::set_permissions(&staged, permissions).map_err(StepError::io("chmod", &staged))?;
                 std::os::unix::fs::chown(&staged, Some(cache.uid), Some(cache.gid))

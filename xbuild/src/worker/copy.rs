@@ -42,7 +42,8 @@ pub async fn copy(
         context.log(Stream::Note, format!("{pattern:?} matches nothing\n").as_bytes());
     }
     for pattern in &plan.replaced {
-        let note = format!("{pattern:?} matches several files and the destination is one: the last is kept\n");
+        let note =
+            format!("{pattern:?} matches several files and the destination is one: the last is kept\n");
         context.log(Stream::Note, note.as_bytes());
     }
     for warning in &plan.warnings {
@@ -57,6 +58,7 @@ pub async fn mkdir(
     op: &MkdirOp,
     step: &Step,
     parent: &Stack,
+    context: &StepContext,
 ) -> Result<Arc<Layer>, StepError> {
     let below = worker.layers.tree(parent).await?;
     let staging = worker.store.root().join("tmp");
@@ -67,6 +69,9 @@ pub async fn mkdir(
         }
         plan => plan?,
     };
+    if let Some(unknown) = &plan.unknown_owner {
+        context.log(Stream::Note, format!("the directory belongs to root: {unknown}\n").as_bytes());
+    }
     pack_plan(worker, plan)
 }
 
@@ -91,8 +96,7 @@ pub async fn content_digest(
     let (op, step) = (op.clone(), step.clone());
     let staging = worker.store.root().join("tmp");
     blocking(move || {
-        let sources: Vec<_> =
-            trees.iter().map(|tree| Source { tree, kind: SourceKind::Rootfs }).collect();
+        let sources: Vec<_> = trees.iter().map(|tree| Source { tree, kind: SourceKind::Rootfs }).collect();
         // A plan that fails will fail again, and be told, when the step runs.
         let Ok(plan) = copy::plan(&op, &sources, &below, &options(&step, &staging)) else { return Ok(None) };
         let entries: Vec<_> = plan.entries.iter().map(|planned| &planned.entry).collect();
@@ -102,7 +106,12 @@ pub async fn content_digest(
 }
 
 /// Copies a directory of an input to `to`.
-pub async fn directory(worker: &BuildWorker, input: &Snapshot, source: &str, to: &Path) -> Result<(), StepError> {
+pub async fn directory(
+    worker: &BuildWorker,
+    input: &Snapshot,
+    source: &str,
+    to: &Path,
+) -> Result<(), StepError> {
     let op = CopyOp {
         sources: vec![frontend::graph::CopySource::Input {
             input: 0,
@@ -135,9 +144,12 @@ pub async fn directory(worker: &BuildWorker, input: &Snapshot, source: &str, to:
         let root = executor::tree::open_root(&made).map_err(StepError::io("open", &made))?;
         let mut contents: std::collections::BTreeMap<_, _> =
             items(&plan).into_iter().map(|item| (item.entry.path, item.content)).collect();
-        executor::unpack::unpack_index(std::os::fd::AsFd::as_fd(&root), &index, Flavour::Root, &mut |entry| {
-            Ok(contents.remove(&entry.path).unwrap_or(pack::Content::None))
-        })?;
+        executor::unpack::unpack_index(
+            std::os::fd::AsFd::as_fd(&root),
+            &index,
+            Flavour::Root,
+            &mut |entry| Ok(contents.remove(&entry.path).unwrap_or(pack::Content::None)),
+        )?;
         let from = made.join("content");
         std::fs::rename(&from, &to).map_err(StepError::io("rename", &from))
     })
@@ -197,7 +209,8 @@ fn plan(
 ) -> Result<CopyPlan, CopyError> {
     let staging = worker.store.root().join("tmp");
     tokio::task::block_in_place(|| {
-        let sources: Vec<_> = trees.iter().map(|(tree, kind)| Source { tree: &**tree, kind: *kind }).collect();
+        let sources: Vec<_> =
+            trees.iter().map(|(tree, kind)| Source { tree: &**tree, kind: *kind }).collect();
         let options = Options { devices: worker.options.devices, ..options(step, &staging) };
         copy::plan(op, &sources, below, &options)
     })
@@ -227,12 +240,17 @@ fn index(plan: &CopyPlan) -> Result<LayerIndex, StepError> {
     };
     let inline = executor::owner::inline(&entries, content)
         .map_err(StepError::io("read", "the account files that the step copies"))?;
-    LayerIndex::new(entries, inline)
-        .map_err(|error| StepError::Layer { layer: "the step's layer".to_owned(), why: crate::failure::chain(&error) })
+    LayerIndex::new(entries, inline).map_err(|error| StepError::Layer {
+        layer: "the step's layer".to_owned(),
+        why: crate::failure::chain(&error),
+    })
 }
 
 fn items(plan: &CopyPlan) -> Vec<Item> {
-    plan.entries.iter().map(|planned| Item { entry: planned.entry.clone(), content: content(planned.content.as_ref()) }).collect()
+    plan.entries
+        .iter()
+        .map(|planned| Item { entry: planned.entry.clone(), content: content(planned.content.as_ref()) })
+        .collect()
 }
 
 fn content(content: Option<&Content>) -> pack::Content {

@@ -92,7 +92,9 @@ fn ended(status: ExitStatus, oom: &OutOfMemory, pids_limit: &PidsLimit) -> Strin
         ExitStatus::Signal(signal) => format!("did not complete successfully: killed by signal {signal}"),
     };
     match (status, oom) {
-        (_, OutOfMemory::Killed { limit }) => text += &format!(" (out of memory: the limit of {limit} bytes was reached)"),
+        (_, OutOfMemory::Killed { limit }) => {
+            text += &format!(" (out of memory: the limit of {limit} bytes was reached)")
+        }
         (ExitStatus::Signal(9) | ExitStatus::Code(137), OutOfMemory::Unwatched) => {
             text += " (perhaps the host ran out of memory)";
         }

@@ -150,7 +150,11 @@ impl Layers {
     }
 
     /// Packs planned entries in the background; `items` gives them as often as it is called.
-    pub fn pack_plan(&self, index: LayerIndex, items: impl Fn() -> Vec<Item> + Send + Sync + 'static) -> Arc<Layer> {
+    pub fn pack_plan(
+        &self,
+        index: LayerIndex,
+        items: impl Fn() -> Vec<Item> + Send + Sync + 'static,
+    ) -> Arc<Layer> {
         let origin = Origin::Planned(self.pack(items()), Box::new(items));
         self.remember(Layer { index: OnceCell::new_with(Some(Arc::new(index))), ..Layer::new(origin) })
     }
@@ -175,8 +179,9 @@ impl Layers {
     pub fn available(&self, result: &LayerResult) -> bool {
         let id = LayerId::from(result.diff_id);
         // Leased first and looked up then, or prune could come in between.
-        let leased =
-            self.build.lease(&[Leased::Diff(result.diff_id), Leased::Layer(FLAVOUR.name().to_owned(), id.name())]);
+        let leased = self
+            .build
+            .lease(&[Leased::Diff(result.diff_id), Leased::Layer(FLAVOUR.name().to_owned(), id.name())]);
         leased.is_ok() && (self.packed(result.diff_id).is_some() || self.unpacked(id).is_some())
     }
 
@@ -237,7 +242,9 @@ impl Layers {
         let root = Arc::new(tree::open_root(&path).map_err(StepError::io("open", &path))?);
         let items = index.entries().iter().map(|entry| Item {
             content: match entry.kind {
-                oci::layer::Kind::File { size, .. } if size > 0 => executor::diff::content(&root, &entry.path),
+                oci::layer::Kind::File { size, .. } if size > 0 => {
+                    executor::diff::content(&root, &entry.path)
+                }
                 _ => oci::pack::Content::None,
             },
             entry: entry.clone(),
@@ -348,7 +355,9 @@ impl Layers {
 
     /// Downloads all blobs at once that unpacking would ask for one after the other.
     async fn download_missing(&self, stack: &Stack) -> Result<(), StepError> {
-        let remote = stack.iter().filter(|layer| layer.place().is_none() && matches!(layer.origin, Origin::Base { .. }));
+        let remote = stack
+            .iter()
+            .filter(|layer| layer.place().is_none() && matches!(layer.origin, Origin::Base { .. }));
         let downloads = remote.map(|layer| async move {
             let Origin::Base { diff_id, .. } = &layer.origin else { return Ok(()) };
             match self.unpacked(LayerId::from(*diff_id)) {
@@ -399,7 +408,8 @@ impl Layers {
             let id = id_of(&resolved, ids);
             layers.put_index(id, &Arc::new(resolved.index.clone())).map_err(failed)?;
             let mut open = |layer: usize, path: &Path| {
-                let directory = lower.get(layer).and_then(Option::as_ref).ok_or(std::io::ErrorKind::NotFound)?;
+                let directory =
+                    lower.get(layer).and_then(Option::as_ref).ok_or(std::io::ErrorKind::NotFound)?;
                 tree::open_beneath(tree::open_root(directory)?, path)
             };
             let (path, _left_out) = layers.assemble(id, &streamed, &resolved, &mut open).map_err(failed)?;
@@ -493,7 +503,9 @@ impl StepError {
             }
             LayerError::Pack(error) => error.into(),
             LayerError::Diff(error) => error.into(),
-            LayerError::Archive { blob, source } => Self::Layer { layer: blob, why: crate::failure::chain(&source) },
+            LayerError::Archive { blob, source } => {
+                Self::Layer { layer: blob, why: crate::failure::chain(&source) }
+            }
             LayerError::Unpack { source, .. } => source.into(),
             LayerError::Io { action, path, source } => Self::io(action, path)(source),
         }

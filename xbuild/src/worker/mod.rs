@@ -70,14 +70,6 @@ pub struct LocalFiles {
 }
 
 impl Snapshot {
-    /// Returns what tells it from others, for names of cache mounts.
-    fn identity(&self) -> String {
-        match self {
-            Self::Layers(stack) => format!("layers {}", stack.len()),
-            Self::Local(local) => format!("local {}", local.selection.content()),
-        }
-    }
-
     fn stack(&self) -> Option<&Stack> {
         match self {
             Self::Layers(stack) => Some(stack),
@@ -114,14 +106,19 @@ impl Worker for BuildWorker {
                 })?;
                 Ok(Snapshot::Local(Arc::new(LocalFiles { selection: Arc::clone(&local.selection), root })))
             }
-            Op::Git(_) | Op::Http(_) => {
-                Err(StepError::Unsupported("ADD of URLs and git repositories is not supported yet".to_owned()))
-            }
+            Op::Git(_) | Op::Http(_) => Err(StepError::Unsupported(
+                "ADD of URLs and git repositories is not supported yet".to_owned(),
+            )),
             Op::Run(_) | Op::Copy(_) | Op::Mkdir(_) => unreachable!("the solver executes layer steps"),
         }
     }
 
-    async fn restore(&self, _step: &Step, parent: Option<&Snapshot>, record: &StepRecord) -> Option<Snapshot> {
+    async fn restore(
+        &self,
+        _step: &Step,
+        parent: Option<&Snapshot>,
+        record: &StepRecord,
+    ) -> Option<Snapshot> {
         if !self.layers.available(&record.layer) {
             return None;
         }
@@ -137,13 +134,16 @@ impl Worker for BuildWorker {
         match &step.op {
             Op::Copy(op) => copy::content_digest(self, op, step, &parent_stack(parent), inputs).await,
             Op::Run(op) => mounted::content_digest(self, op, inputs).await,
-            Op::Mkdir(_) | Op::Image(_) | Op::Local(_) | Op::Git(_) | Op::Http(_) | Op::OciLayout(_) => Ok(None),
+            Op::Mkdir(_) | Op::Image(_) | Op::Local(_) | Op::Git(_) | Op::Http(_) | Op::OciLayout(_) => {
+                Ok(None)
+            }
         }
     }
 
     async fn lock_step(&self, lock: CacheKey, context: &StepContext) -> Result<Lock, StepError> {
         let what = format!("step {}", context.step.0);
-        let waiting = |holder: &Holder| context.waiting(format!("another build that runs this step ({})", holder.0));
+        let waiting =
+            |holder: &Holder| context.waiting(format!("another build that runs this step ({})", holder.0));
         let key = lock.to_string();
         let taken = self.store.lock_step(&key, &what, waiting);
         tokio::select! {
@@ -166,14 +166,15 @@ impl Worker for BuildWorker {
                 self.layer_of_run(step, ran).await?
             }
             Op::Copy(op) => copy::copy(self, op, step, &parent, inputs, context).await?,
-            Op::Mkdir(op) => copy::mkdir(self, op, step, &parent).await?,
+            Op::Mkdir(op) => copy::mkdir(self, op, step, &parent, context).await?,
             Op::Image(_) | Op::Local(_) | Op::Git(_) | Op::Http(_) | Op::OciLayout(_) => {
                 unreachable!("the solver asks for sources")
             }
         };
         let created = step.source_date_epoch.unwrap_or_else(|| now().seconds);
         let settled = Arc::clone(&layer);
-        let settled = async move { settled.settled().await.unwrap_or(Err(StepError::Stopped)).map(|done| done.result) };
+        let settled =
+            async move { settled.settled().await.unwrap_or(Err(StepError::Stopped)).map(|done| done.result) };
         let settled = settled.boxed().shared();
         let content = settled.clone().map(|result| result.map(|result| result.content_id)).boxed();
         Ok(Execution { snapshot: on_top(&parent, layer), created, content, settled: settled.boxed() })
@@ -191,7 +192,10 @@ impl BuildWorker {
             let found = diff::scan(root.as_fd(), options)?;
             found.settle(root.as_fd())?;
             let items: Vec<_> = found.items(&root).collect();
-            let beneath = |path: &std::path::Path| tree::Content::Beneath { root: Arc::clone(&root), path: path.to_owned() };
+            let beneath = |path: &std::path::Path| tree::Content::Beneath {
+                root: Arc::clone(&root),
+                path: path.to_owned(),
+            };
             let inline = executor::owner::inline(&found.entries, |entry| Some(beneath(&entry.path)))
                 .map_err(StepError::io("read the account files of", &upper))?;
             let index = LayerIndex::new(found.entries, inline).map_err(|error| StepError::Layer {
@@ -211,13 +215,17 @@ impl BuildWorker {
 
     /// Returns a secret's value; `None` where no such secret was given.
     fn secret(&self, id: &str) -> Result<Option<Vec<u8>>, StepError> {
-        let Some(secret) = self.options.secrets.iter().find(|secret| secret.id == id) else { return Ok(None) };
+        let Some(secret) = self.options.secrets.iter().find(|secret| secret.id == id) else {
+            return Ok(None);
+        };
         match &secret.source {
             SecretSource::Variable(name) => Ok(variable(name).map(String::into_bytes)),
             SecretSource::File(path) => {
                 let file = std::fs::File::open(path).map_err(StepError::io("open the secret", path))?;
                 let mut data = Vec::new();
-                file.take(SECRET_LIMIT + 1).read_to_end(&mut data).map_err(StepError::io("read the secret", path))?;
+                file.take(SECRET_LIMIT + 1)
+                    .read_to_end(&mut data)
+                    .map_err(StepError::io("read the secret", path))?;
                 if data.len() as u64 > SECRET_LIMIT {
                     return Err(StepError::Unsupported(format!(
                         "the secret {id:?} is larger than {} KiB: {}",
@@ -242,16 +250,24 @@ impl BuildWorker {
             let index = LayerIndex::new(entries.cloned().collect(), Default::default()).map_err(|error| {
                 StepError::Layer { layer: "the context".to_owned(), why: crate::failure::chain(&error) }
             })?;
-            executor::unpack::unpack_index(std::os::fd::AsFd::as_fd(&root), &index, Flavour::Root, &mut |entry| {
-                Ok(diff::content(&local.root, &entry.path))
-            })?;
+            executor::unpack::unpack_index(
+                std::os::fd::AsFd::as_fd(&root),
+                &index,
+                Flavour::Root,
+                &mut |entry| Ok(diff::content(&local.root, &entry.path)),
+            )?;
             Ok(directory)
         })
         .await
     }
 
     /// Copies a directory of an input to `to`, as the first content of a cache mount.
-    async fn copy_directory(&self, input: &Snapshot, source: &str, to: &std::path::Path) -> Result<(), StepError> {
+    async fn copy_directory(
+        &self,
+        input: &Snapshot,
+        source: &str,
+        to: &std::path::Path,
+    ) -> Result<(), StepError> {
         copy::directory(self, input, source, to).await
     }
 }
@@ -266,6 +282,7 @@ pub fn now() -> Mtime {
 
 /// Returns the content id of planned entries, `None` where a file's bytes are not known.
 fn planned_content(entries: &[&oci::layer::Entry]) -> Option<ContentHash> {
-    let known = entries.iter().all(|entry| !matches!(entry.kind, oci::layer::Kind::File { content: None, .. }));
+    let known =
+        entries.iter().all(|entry| !matches!(entry.kind, oci::layer::Kind::File { content: None, .. }));
     known.then(|| content_id(entries.iter().copied()))
 }

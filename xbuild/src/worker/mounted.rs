@@ -4,15 +4,14 @@
 use std::path::Path;
 
 use executor::tree::{Last, Merged, Tree, TreeError, resolve};
-use frontend::graph::{Mount, RunOp, content_id};
+use frontend::graph::{CacheMount, Mount, RunOp, content_id};
 use oci::layer::{ContentHash, Entry, Kind};
 
 use super::error::StepError;
 use super::layer::blocking;
 use super::{BuildWorker, Snapshot};
 
-/// Returns a digest of the files that the step's mounts show; `None` where something else of an input matters too
-/// or hashes are not known.
+/// Returns a digest of the files that the step's mounts show, or begin as; `None` where hashes are not known.
 pub async fn content_digest(
     worker: &BuildWorker,
     run: &RunOp,
@@ -21,24 +20,33 @@ pub async fn content_digest(
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"xbuild-mounted-1");
     for mount in &run.mounts {
-        let bind = match mount {
-            Mount::Bind(bind) => bind,
-            // A cache directory is named after the snapshot that it begins as.
-            Mount::Cache(cache) if cache.from.is_some() => return Ok(None),
+        let (input, source) = match mount {
+            Mount::Bind(bind) => (bind.input, &bind.source),
+            Mount::Cache(CacheMount { from: Some((input, source)), .. }) => (*input, source),
             Mount::Cache(_) | Mount::Tmpfs(_) | Mount::Secret(_) | Mount::Ssh(_) => continue,
         };
-        let content = match &inputs[bind.input] {
-            Snapshot::Local(local) => Some(local.selection.content()),
-            Snapshot::Layers(stack) => {
-                let tree = worker.layers.hashed_tree(stack).await?;
-                let source = bind.source.clone();
-                blocking(move || Ok(below(&tree, Path::new(&source)).ok().flatten())).await?
-            }
-        };
+        let content = shown(worker, &inputs[input], source).await?;
         let Some(content) = content else { return Ok(None) };
         hasher.update(&content.0);
     }
     Ok(Some(ContentHash(*hasher.finalize().as_bytes())))
+}
+
+/// Returns a digest of the files at and below `source` in an input; `None` where there are none or their hashes are
+/// not known.
+pub async fn shown(
+    worker: &BuildWorker,
+    input: &Snapshot,
+    source: &str,
+) -> Result<Option<ContentHash>, StepError> {
+    match input {
+        Snapshot::Local(local) => Ok(Some(local.selection.content())),
+        Snapshot::Layers(stack) => {
+            let tree = worker.layers.hashed_tree(stack).await?;
+            let source = source.to_owned();
+            blocking(move || Ok(below(&tree, Path::new(&source)).ok().flatten())).await
+        }
+    }
 }
 
 /// Returns the content id of everything at and below `source`, with paths from there; `None` where it does not exist
@@ -50,7 +58,9 @@ fn below(tree: &Merged, source: &Path) -> Result<Option<ContentHash>, TreeError>
     let mut entries: Vec<Entry> = Vec::new();
     while let Some(mut entry) = todo.pop() {
         match &entry.kind {
-            Kind::Directory { .. } => todo.extend(tree.children(&entry.path)?.into_iter().map(|node| node.entry)),
+            Kind::Directory { .. } => {
+                todo.extend(tree.children(&entry.path)?.into_iter().map(|node| node.entry))
+            }
             Kind::File { content: None, .. } => return Ok(None),
             Kind::File { .. }
             | Kind::HardLink { .. }

@@ -7,11 +7,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use executor::sandbox::{
-    Access, EtcFiles, ExitStatus, Limits, MemoryFile, MountSource, Overlay, PipeFile, Resource, Rlimit, RunningStep,
-    Stdio, StepEnd, StepMount, StepNetwork, StepSpec, User, Writes,
-};
 use executor::copy::CopyError;
+use executor::sandbox::{
+    Access, EtcFiles, ExitStatus, Limits, MemoryFile, MountSource, Overlay, PipeFile, Resource, Rlimit,
+    RunningStep, Stdio, StepEnd, StepMount, StepNetwork, StepSpec, User, Writes,
+};
 use executor::tree::Tree;
 use executor::{owner, sandbox};
 use frontend::graph::{BindMount, Mount, Network, RunOp, SecretMount, Security, SshMount, Step};
@@ -246,7 +246,11 @@ fn rlimit(limit: &frontend::graph::Ulimit) -> Result<Rlimit, StepError> {
     Ok(Rlimit { resource, soft: value(limit.soft), hard: value(limit.hard) })
 }
 
-async fn bind_mount(worker: &BuildWorker, bind: &BindMount, inputs: &[Snapshot]) -> Result<StepMount, StepError> {
+async fn bind_mount(
+    worker: &BuildWorker,
+    bind: &BindMount,
+    inputs: &[Snapshot],
+) -> Result<StepMount, StepError> {
     let lowers = match &inputs[bind.input] {
         Snapshot::Layers(stack) => worker.layers.directories(stack).await?,
         Snapshot::Local(local) => vec![worker.materialise(local).await?],

@@ -34,7 +34,8 @@ impl AgentSocket {
         }
         let path = directory.join(NAME);
         let listener = bind(directory).map_err(StepError::io("listen at", &path))?;
-        std::os::unix::fs::chown(&path, Some(mount.uid), Some(mount.gid)).map_err(StepError::io("chown", &path))?;
+        std::os::unix::fs::chown(&path, Some(mount.uid), Some(mount.gid))
+            .map_err(StepError::io("chown", &path))?;
         let permissions = std::fs::Permissions::from_mode(mount.mode);
         std::fs::set_permissions(&path, permissions).map_err(StepError::io("chmod", &path))?;
         let forwarding = tokio::spawn(forward(listener, agent.to_owned())).abort_handle();
