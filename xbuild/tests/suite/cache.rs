@@ -132,3 +132,19 @@ fn no_cache_begins_a_cache_mount_anew_that_says_what_it_begins_as() {
         assert_eq!(entries(mount, "b", &["--no-cache"]), anew, "{mount}");
     }
 }
+
+#[test]
+fn cache_mounts_that_begin_as_other_files_are_other_directories() {
+    let scratch = Scratch::new().with_busybox();
+    let listed = |first: &str| {
+        let text = format!(
+            "FROM scratch AS first\nCOPY {first} /seed/\nFROM busybox\n\
+             RUN --mount=type=cache,target=/cache,from=first,source=seed ls /cache > /n && touch /cache/more\n"
+        );
+        let context = scratch.context("c", &[("Dockerfile", &text), ("a", ""), ("b", "")]);
+        scratch.build(&context, &["-t", "app", "--no-cache-filter", "stage-1"]).ok();
+        scratch.xbuild(&["run", "app", "cat", "/n"]).ok().stdout
+    };
+    assert_eq!(listed("a"), "a\n");
+    assert_eq!(listed("b"), "b\n");
+}

@@ -48,7 +48,12 @@ impl Run {
     #[track_caller]
     pub fn digest(&self) -> String {
         let digest = self.stdout.trim().to_owned();
-        assert!(digest.starts_with("sha256:") && digest.len() == 71, "no digest: {:?}\n{}", self.stdout, self.stderr);
+        assert!(
+            digest.starts_with("sha256:") && digest.len() == 71,
+            "no digest: {:?}\n{}",
+            self.stdout,
+            self.stderr
+        );
         digest
     }
 }
@@ -190,7 +195,18 @@ fn write_busybox(tar: &Path) {
     let (tar, root) = (tar.to_str().unwrap(), root.to_str().unwrap());
     tool(
         "tar",
-        &["--numeric-owner", "--owner=0", "--group=0", "--sort=name", "--mtime=@1700000000", "-C", root, "-cf", tar, "."],
+        &[
+            "--numeric-owner",
+            "--owner=0",
+            "--group=0",
+            "--sort=name",
+            "--mtime=@1700000000",
+            "-C",
+            root,
+            "-cf",
+            tar,
+            ".",
+        ],
     );
 }
 

@@ -30,11 +30,16 @@ fn an_unknown_instruction_is_shown_with_its_place_and_a_guess() {
 #[test]
 fn a_missing_context_file_is_named_with_the_nearest_name_or_the_rule_that_hid_it() {
     let scratch = Scratch::new();
-    let context = scratch.context("c", &[("Dockerfile", "FROM scratch\nCOPY requirments.txt /\n"), ("requirements.txt", "")]);
+    let context = scratch
+        .context("c", &[("Dockerfile", "FROM scratch\nCOPY requirments.txt /\n"), ("requirements.txt", "")]);
     scratch.build(&context, &[]).fails(4, &["Dockerfile:2", "requirments.txt", "requirements.txt"]);
     let hidden = scratch.context(
         "hidden",
-        &[("Dockerfile", "FROM scratch\nCOPY secret.txt /\n"), ("secret.txt", ""), (".dockerignore", "# c\n*.txt\n")],
+        &[
+            ("Dockerfile", "FROM scratch\nCOPY secret.txt /\n"),
+            ("secret.txt", ""),
+            (".dockerignore", "# c\n*.txt\n"),
+        ],
     );
     scratch.build(&hidden, &[]).fails(4, &["Dockerfile:2", "secret.txt", ".dockerignore line 2"]);
 }
@@ -82,7 +87,8 @@ fn no_space_left_in_the_store_is_a_resource_failure_and_leaves_nothing_half_writ
     let scratch = SmallStore { scratch, store };
     let big = "x".repeat(1 << 20);
     let files: Vec<_> = (0..40).map(|n| (format!("data/{n}"), format!("{n}{big}"))).collect();
-    let mut all: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    let mut all: Vec<(&str, &str)> =
+        files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
     all.push(("Dockerfile", "FROM scratch\nCOPY data /data\n"));
     // Bytes that do not compress, or the layer would fit.
     let context = scratch.scratch.context("c", &all);
@@ -97,16 +103,24 @@ fn no_space_left_in_the_store_is_a_resource_failure_and_leaves_nothing_half_writ
         std::fs::write(context.join(format!("data/{n}")), random).unwrap();
     }
     let store = scratch.store.to_str().unwrap();
-    let run = crate::harness::finish(
-        std::process::Command::new(env!("CARGO_BIN_EXE_xbuild"))
-            .args(["--root", store, "build", "-t", "big", context.to_str().unwrap()]),
-    );
+    let run = crate::harness::finish(std::process::Command::new(env!("CARGO_BIN_EXE_xbuild")).args([
+        "--root",
+        store,
+        "build",
+        "-t",
+        "big",
+        context.to_str().unwrap(),
+    ]));
     run.fails(7, &["space", store]);
     let small = scratch.scratch.context("s", &[("Dockerfile", "FROM scratch\nCOPY f /f\n"), ("f", "1")]);
-    crate::harness::finish(
-        std::process::Command::new(env!("CARGO_BIN_EXE_xbuild"))
-            .args(["--root", store, "build", "-t", "small", small.to_str().unwrap()]),
-    )
+    crate::harness::finish(std::process::Command::new(env!("CARGO_BIN_EXE_xbuild")).args([
+        "--root",
+        store,
+        "build",
+        "-t",
+        "small",
+        small.to_str().unwrap(),
+    ]))
     .ok();
     let images = crate::harness::finish(
         std::process::Command::new(env!("CARGO_BIN_EXE_xbuild")).args(["--root", store, "images"]),

@@ -3,7 +3,6 @@
 mod cache;
 mod demo;
 mod execution;
-mod foreign;
 mod harness;
 mod inputs;
 mod lint;

@@ -2,8 +2,7 @@
 
 use crate::harness::{Scratch, have, listing, tool};
 
-const DOCKERFILE: &str =
-    "FROM busybox\nLABEL a=b\nCOPY f /dir/f\nRUN echo x > /x\nEXPOSE 80\nHEALTHCHECK CMD true\nENTRYPOINT [\"/bin/cat\"]\nCMD [\"/x\"]\n";
+const DOCKERFILE: &str = "FROM busybox\nLABEL a=b\nCOPY f /dir/f\nRUN echo x > /x\nEXPOSE 80\nHEALTHCHECK CMD true\nENTRYPOINT [\"/bin/cat\"]\nCMD [\"/x\"]\n";
 
 fn built() -> (Scratch, std::path::PathBuf) {
     let scratch = Scratch::new().with_busybox();
@@ -29,7 +28,8 @@ fn an_oci_archive_and_a_docker_archive_pass_skopeo() {
         let copy = format!("dir:{}", scratch.path().join(format!("{kind}-copy")).display());
         tool("skopeo", &["copy", "-q", &image, &copy]);
         if kind == "oci" {
-            let inspected: serde_json::Value = serde_json::from_str(&tool("skopeo", &["inspect", &image])).unwrap();
+            let inspected: serde_json::Value =
+                serde_json::from_str(&tool("skopeo", &["inspect", &image])).unwrap();
             assert_eq!(inspected["Digest"], digest.as_str());
         }
     }
@@ -43,7 +43,12 @@ fn local_and_tar_outputs_hold_the_root_file_system() {
     scratch
         .build(
             &context,
-            &["-o", &format!("type=local,dest={}", directory.display()), "-o", &format!("type=tar,dest={}", tar.display())],
+            &[
+                "-o",
+                &format!("type=local,dest={}", directory.display()),
+                "-o",
+                &format!("type=tar,dest={}", tar.display()),
+            ],
         )
         .ok();
     assert_eq!(std::fs::read_to_string(directory.join("dir/f")).unwrap(), "file\n");
@@ -60,7 +65,8 @@ fn iidfile_metadata_and_quiet_agree_on_the_digest() {
         ["-t", "app:1", "--iidfile", id.to_str().unwrap(), "--metadata-file", metadata.to_str().unwrap()];
     let digest = scratch.digest(&context, &arguments);
     assert_eq!(std::fs::read_to_string(&id).unwrap(), digest);
-    let metadata: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&metadata).unwrap()).unwrap();
+    let metadata: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&metadata).unwrap()).unwrap();
     assert_eq!(metadata["containerimage.digest"], digest.as_str());
     assert_eq!(metadata["image.name"], "docker.io/library/app:1");
 }
@@ -71,8 +77,12 @@ fn images_inspect_history_tag_and_rmi_work_on_the_store() {
     let digest = scratch.digest(&context, &["-t", "app:1"]);
     scratch.xbuild(&["tag", "app:1", "other:2"]).ok();
     let images = scratch.xbuild(&["images"]).ok().stdout;
-    assert!(images.contains("app") && images.contains("other") && images.contains(&digest[7..19]), "{images}");
-    let inspect: serde_json::Value = serde_json::from_str(&scratch.xbuild(&["inspect", "other:2"]).ok().stdout).unwrap();
+    assert!(
+        images.contains("app") && images.contains("other") && images.contains(&digest[7..19]),
+        "{images}"
+    );
+    let inspect: serde_json::Value =
+        serde_json::from_str(&scratch.xbuild(&["inspect", "other:2"]).ok().stdout).unwrap();
     assert_eq!(inspect["digest"], digest.as_str());
     assert_eq!(inspect["config"]["config"]["Cmd"][0], "/x");
     assert_eq!(inspect["config"]["config"]["Healthcheck"]["Test"][0], "CMD-SHELL");
@@ -95,9 +105,13 @@ fn secrets_never_reach_the_store_or_the_log() {
     let text = "FROM busybox\nRUN --mount=type=secret,id=s,env=S test \"$(cat /run/secrets/s)\" = \"$S\" -o -n \"$S\" && wc -c /run/secrets/s > /size\n";
     let text = text.replace("id=s,env=S", "id=s,env=S,target=/run/secrets/s");
     let context = scratch.context("c", &[("Dockerfile", &text)]);
-    let run = scratch.build(&context, &["-t", "app", "--secret", &format!("id=s,src={}", secret.display())]).ok();
+    let run =
+        scratch.build(&context, &["-t", "app", "--secret", &format!("id=s,src={}", secret.display())]).ok();
     assert!(!run.stderr.contains(canary));
     assert!(scratch.xbuild(&["run", "app", "cat", "/size"]).ok().stdout.starts_with("23 "));
-    let grep = std::process::Command::new("grep").args(["-rl", canary, scratch.store().to_str().unwrap()]).output().unwrap();
+    let grep = std::process::Command::new("grep")
+        .args(["-rl", canary, scratch.store().to_str().unwrap()])
+        .output()
+        .unwrap();
     assert_eq!(String::from_utf8_lossy(&grep.stdout), "", "the secret is in the store");
 }

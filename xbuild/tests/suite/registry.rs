@@ -32,7 +32,8 @@ fn metadata_on_a_remote_base_is_pushed_without_its_layers() {
     let base = format!("{}/team/base:1", registry.host);
     scratch.xbuild(&["push", "busybox", &base]).ok();
     let fresh = Scratch::new();
-    let context = fresh.context("c", &[("Dockerfile", &format!("FROM {base}\nLABEL a=b\nCOPY --link f /f\n")), ("f", "x")]);
+    let context = fresh
+        .context("c", &[("Dockerfile", &format!("FROM {base}\nLABEL a=b\nCOPY --link f /f\n")), ("f", "x")]);
     let name = format!("{}/team/child:1", registry.host);
     fresh.digest(&context, &["-t", &name, "--push"]);
     let blobs = std::fs::read_dir(fresh.layout().join("blobs/sha256")).unwrap();
@@ -65,7 +66,8 @@ fn a_name_in_the_store_wins_unless_pull_is_given() {
     let label = |run: crate::harness::Run| {
         run.ok();
         let text = scratch.xbuild(&["inspect", "child"]).ok().stdout;
-        serde_json::from_str::<serde_json::Value>(&text).unwrap()["config"]["config"]["Labels"]["where"].clone()
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()["config"]["config"]["Labels"]["where"]
+            .clone()
     };
     assert_eq!(label(scratch.build(&context, &["-t", "child"])), "local");
     assert_eq!(label(scratch.build(&context, &["-t", "child", "--pull"])), "remote");

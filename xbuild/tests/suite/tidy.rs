@@ -53,7 +53,9 @@ fn only_the_graph_of_frontend_is_imported_outside_the_binary() {
         for path in sources(&workspace().join(name)) {
             let text = std::fs::read_to_string(&path).unwrap();
             for (number, line) in text.lines().enumerate() {
-                let outside = line.match_indices("frontend::").any(|(at, word)| !line[at + word.len()..].starts_with("graph"));
+                let outside = line
+                    .match_indices("frontend::")
+                    .any(|(at, word)| !line[at + word.len()..].starts_with("graph"));
                 assert!(!outside, "{}:{}: {line}", path.display(), number + 1);
             }
         }
@@ -98,16 +100,23 @@ fn every_crate_takes_lints_and_versions_from_the_workspace() {
         assert!(manifest.contains("[lints]\nworkspace = true"), "{name} has lints of its own");
         let dependencies = manifest.split("[dependencies]").nth(1).unwrap().split("\n[[").next().unwrap();
         for line in dependencies.lines().filter(|line| line.contains('=')) {
-            assert!(line.ends_with(".workspace = true") || line.contains("workspace = true,"), "{name}: {line}");
+            assert!(
+                line.ends_with(".workspace = true") || line.contains("workspace = true,"),
+                "{name}: {line}"
+            );
         }
-        assert!(!workspace().join(name).join("clippy.toml").exists(), "{name}: a local clippy.toml replaces the root's");
+        assert!(
+            !workspace().join(name).join("clippy.toml").exists(),
+            "{name}: a local clippy.toml replaces the root's"
+        );
     }
 }
 
 #[test]
 fn every_dependency_has_a_reason() {
     let manifest = std::fs::read_to_string(workspace().join("Cargo.toml")).unwrap();
-    let dependencies = manifest.split("[workspace.dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
+    let dependencies =
+        manifest.split("[workspace.dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
     let internal: BTreeSet<_> = EDGES.iter().map(|(name, _)| *name).collect();
     for line in dependencies.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')) {
         let name = line.split(' ').next().unwrap();
@@ -142,8 +151,18 @@ fn the_binary_is_static_and_loads_no_name_service() {
         let name = line.rsplit(' ').next().unwrap_or_default();
         // getaddrinfo and getpwuid_r are our own, which always fail. glibc's fork keeps a few __nss_database_*
         // functions in every static program; what looks names up is not among them.
-        let lookups = ["_nss_", "__nss_lookup", "__nss_module", "gethostby", "getpwnam", "getgrnam", "getgrgid", "getserv"];
-        let forbidden = lookups.iter().any(|start| name.starts_with(start)) && !name.starts_with("_nss_database");
+        let lookups = [
+            "_nss_",
+            "__nss_lookup",
+            "__nss_module",
+            "gethostby",
+            "getpwnam",
+            "getgrnam",
+            "getgrgid",
+            "getserv",
+        ];
+        let forbidden =
+            lookups.iter().any(|start| name.starts_with(start)) && !name.starts_with("_nss_database");
         assert!(!forbidden, "{name} is linked in: glibc would load shared libraries at run time");
     }
     let dynamic = Command::new("nm").args(["-D", binary]).output().unwrap();
