@@ -58,7 +58,8 @@ fn assume_need(known: &mut Known, need: Need) {
         }
         Need::Git(need) => {
             let commit = Digest::of(need.reference.as_bytes()).hex();
-            known.git.insert(need, KnownGit { commit, committed: None });
+            let (remote, object) = (need.remote.clone(), commit.clone());
+            known.git.insert(need, KnownGit { remote, commit, object, committed: None });
         }
     }
 }

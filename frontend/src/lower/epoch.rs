@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::command::Command;
 use super::words::Scope;
-use super::{GitNeed, Lowering, UrlNeed, Variables};
+use super::{GitNeed, Lowering, SourceTime, UrlNeed, Variables};
 use crate::instruction::{InstructionKind, Span};
 use crate::{Diagnostic, giturl};
 
@@ -118,10 +118,13 @@ impl Lowering<'_> {
     fn time_of_source(&mut self, source: &str, span: Span) -> Option<i64> {
         match giturl::parse(source) {
             Ok(Some(git)) if !git.could_be_local => {
-                self.git(GitNeed { remote: git.remote, reference: git.reference }, span)?.committed
+                let time = SourceTime::Wanted;
+                let need = GitNeed { remote: git.remote, reference: git.reference, time };
+                self.git(need, span)?.committed
             }
             _ if giturl::is_http(source) => {
-                let known = self.url(UrlNeed { url: source.to_owned(), checksum: None }, span)?;
+                let need = UrlNeed { url: source.to_owned(), checksum: None, time: SourceTime::Wanted };
+                let known = self.url(need, span)?;
                 known.last_modified.or(known.newest_entry)
             }
             _ => {

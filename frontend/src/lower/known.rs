@@ -61,6 +61,17 @@ pub struct UrlNeed {
     pub url: String,
     /// The digest that it must have.
     pub checksum: Option<Digest>,
+    /// Whether the newest entry of an archive is looked for.
+    pub time: SourceTime,
+}
+
+/// Whether the time of a source decides anything; finding it may cost a download.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SourceTime {
+    /// It does not.
+    Unused,
+    /// SOURCE_DATE_EPOCH is to be it.
+    Wanted,
 }
 
 /// What a git reference stands for.
@@ -70,6 +81,8 @@ pub struct GitNeed {
     pub remote: String,
     /// Branch, tag or commit; empty for the remote's default.
     pub reference: String,
+    /// Whether the commit's time is looked for.
+    pub time: SourceTime,
 }
 
 /// Where a need arose.
@@ -106,8 +119,12 @@ pub struct KnownUrl {
 /// A git reference, resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownGit {
+    /// The remote without credentials.
+    pub remote: String,
     /// Full commit id.
     pub commit: String,
+    /// What the reference names: the commit, or an annotated tag of it.
+    pub object: String,
     /// Time of the commit in seconds since the epoch, where it is known.
     pub committed: Option<i64>,
 }

@@ -44,7 +44,7 @@ use base::Base;
 use command::Command;
 pub use known::{
     Asked, GitNeed, IgnoredBy, ImageNeed, Known, KnownGit, KnownImage, KnownUrl, LayoutNeed, Need,
-    SelectionError, SelectionNeed, UrlNeed,
+    SelectionError, SelectionNeed, SourceTime, UrlNeed,
 };
 pub(crate) use lint::settings;
 pub use options::{Context, Entitlement, NoCache, Options};

@@ -5,7 +5,7 @@ use oci::Digest;
 use super::command::Command;
 use super::copy::{Expanded, Keyword};
 use super::sources::Missing;
-use super::{GitNeed, Lowering, UrlNeed};
+use super::{GitNeed, KnownGit, Lowering, SourceTime, UrlNeed};
 use crate::graph::{GitOp, HttpOp, Op, StepId};
 use crate::instruction::{Span, Spanned};
 use crate::{Diagnostic, giturl};
@@ -56,7 +56,7 @@ impl Lowering<'_> {
                 Missing
             })?),
         };
-        let known = self.url(UrlNeed { url: url.to_owned(), checksum }, span).ok_or(Missing)?;
+        let known = self.url(UrlNeed { url: url.to_owned(), checksum, time: SourceTime::Unused }, span).ok_or(Missing)?;
         if let Some(wanted) = checksum.filter(|wanted| *wanted != known.digest) {
             let message = format!("digest mismatch {}: expected {wanted}", known.digest);
             self.error(Diagnostic::error(span, message));
@@ -96,15 +96,15 @@ impl Lowering<'_> {
             Some(flag) => flag.to_owned(),
             None => git.checksum.clone(),
         };
-        let need = GitNeed { remote: git.remote.clone(), reference: git.reference.clone() };
+        let time = SourceTime::Unused;
+        let need = GitNeed { remote: git.remote.clone(), reference: git.reference.clone(), time };
         let known = self.git(need, span).ok_or(Missing)?;
-        if !known.commit.starts_with(&checksum) {
-            let message = format!("expected checksum to match {checksum}, got {}", known.commit);
+        if let Some(message) = mismatch(&checksum, &known) {
             self.error(Diagnostic::error(span, message));
             return Err(Missing);
         }
         let op = Op::Git(GitOp {
-            remote: git.remote.clone(),
+            remote: known.remote,
             commit: known.commit,
             subdir: git.subdir,
             keep_git_dir: keep,
@@ -113,6 +113,20 @@ impl Lowering<'_> {
         let platform = self.options.target_platform().clone();
         Ok(self.source_step(op, &platform, format!("git {}", without_password(&git.remote))))
     }
+}
+
+/// Returns what is wrong with a checksum, which is the beginning of the commit or of the tag that names it.
+fn mismatch(checksum: &str, known: &KnownGit) -> Option<String> {
+    if !checksum.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Some(format!("invalid checksum {checksum}, expected hex commit hash"));
+    }
+    let expected = checksum.to_ascii_lowercase();
+    let fits = known.commit.starts_with(&expected) || known.object.starts_with(&expected);
+    let found = match known.object == known.commit {
+        true => known.commit.clone(),
+        false => format!("{} or {}", known.object, known.commit),
+    };
+    (!fits).then(|| format!("expected checksum to match {checksum}, got {found}"))
 }
 
 /// Returns whether a source is fetched.

@@ -74,7 +74,9 @@ fn answer(known: &mut Known, need: Need, image: &Arc<[u8]>) {
             );
         }
         Need::Git(need) => {
-            known.git.insert(need, KnownGit { commit: "c0ffee".repeat(7), committed: None });
+            let commit = "c0ffee".repeat(7);
+            let (remote, object) = (need.remote.clone(), commit.clone());
+            known.git.insert(need, KnownGit { remote, commit, object, committed: None });
         }
     }
 }
