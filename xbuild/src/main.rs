@@ -30,8 +30,21 @@ fn main() -> ExitCode {
         Ok(Err(failure)) => report(&failure),
         Err(_) => report(&Failure::new(
             Class::Internal,
-            &["internal error", "", "xbuild panicked, see above", "please report it with the Dockerfile that caused it"],
+            &[
+                "internal error",
+                "",
+                "xbuild panicked, see above",
+                "please report it with the Dockerfile that caused it",
+            ],
         )),
+    }
+}
+
+/// Shows traces on standard error where XBUILD_LOG asks for them: error, warn, info, debug or trace.
+fn trace() {
+    let level = options::variable("XBUILD_LOG").and_then(|text| text.parse::<tracing::Level>().ok());
+    if let Some(level) = level {
+        tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).init();
     }
 }
 
@@ -45,9 +58,12 @@ fn report(failure: &Failure) -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<u8, Failure> {
+    trace();
     let root = cli.root;
     match cli.command {
-        Command::Build(args) => commands::build::run(options::BuildOptions::new(*args)?, &root_directory(root)?),
+        Command::Build(args) => {
+            commands::build::run(options::BuildOptions::new(*args)?, &root_directory(root)?)
+        }
         Command::Lint(args) => {
             commands::lint::run(&options::BuildOptions::new(args.into_build())?, &root_directory(root)?)
         }
@@ -92,7 +108,10 @@ fn root_directory(flag: Option<PathBuf>) -> Result<PathBuf, Failure> {
     }
     let data = variable("XDG_DATA_HOME").or_else(|| variable("HOME").map(|home| home.join(".local/share")));
     data.map(|data| data.join("xbuild")).ok_or_else(|| {
-        Failure::new(Class::Usage, &["no place for the store", "", "neither HOME nor XDG_DATA_HOME is set", "give --root DIR"])
+        Failure::new(
+            Class::Usage,
+            &["no place for the store", "", "neither HOME nor XDG_DATA_HOME is set", "give --root DIR"],
+        )
     })
 }
 
@@ -111,6 +130,9 @@ fn spawner() -> Result<Spawner, Failure> {
 /// Makes the runtime of a command that talks to registries or runs steps.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
-        Failure::new(failure::io_class(&error, Class::Environment), &["cannot start threads", "", &error.to_string()])
+        Failure::new(
+            failure::io_class(&error, Class::Environment),
+            &["cannot start threads", "", &error.to_string()],
+        )
     })
 }
