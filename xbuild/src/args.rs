@@ -370,7 +370,20 @@ pub struct SaveArgs {
 
 /// Names of the subcommands, for telling them from a context.
 const COMMANDS: &[&str] = &[
-    "build", "lint", "run", "images", "inspect", "history", "tag", "rmi", "pull", "push", "save", "completions", "debug", "help",
+    "build",
+    "lint",
+    "run",
+    "images",
+    "inspect",
+    "history",
+    "tag",
+    "rmi",
+    "pull",
+    "push",
+    "save",
+    "completions",
+    "debug",
+    "help",
 ];
 
 /// Parses the process's arguments. Exits with 2 on a usage error, as clap does.
@@ -403,7 +416,8 @@ impl LintArgs {
 /// Puts the word `build` before the arguments of a build that left it out.
 fn with_build(mut arguments: Vec<std::ffi::OsString>) -> Vec<std::ffi::OsString> {
     let mut position = 1;
-    while let Some(argument) = arguments.get(position).map(|argument| argument.to_string_lossy().into_owned()) {
+    while let Some(argument) = arguments.get(position).map(|argument| argument.to_string_lossy().into_owned())
+    {
         match argument.as_str() {
             "--root" => position += 2,
             other if other.starts_with("--root=") => position += 1,
@@ -424,7 +438,8 @@ mod tests {
 
     fn check(line: &str, expect: &str) {
         let arguments = line.split(' ').map(Into::into).collect();
-        let words: Vec<_> = with_build(arguments).into_iter().map(|word| word.into_string().unwrap()).collect();
+        let words: Vec<_> =
+            with_build(arguments).into_iter().map(|word| word.into_string().unwrap()).collect();
         assert_eq!(words.join(" "), expect);
     }
 
@@ -443,7 +458,8 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
-        let named: Vec<_> = Cli::command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
+        let named: Vec<_> =
+            Cli::command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
         assert!(named.iter().all(|name| COMMANDS.contains(&name.as_str())), "{named:?}");
     }
 }

@@ -85,12 +85,18 @@ impl Bases {
     }
 
     fn resolution(&self, name: &str, platform: &Platform) -> Result<Option<Descriptor>, Failure> {
-        let Ok(bytes) = std::fs::read(source_path(&self.store, &resolution_key(name, platform))) else { return Ok(None) };
+        let Ok(bytes) = std::fs::read(source_path(&self.store, &resolution_key(name, platform))) else {
+            return Ok(None);
+        };
         let Ok(resolution) = serde_json::from_slice::<Resolution>(&bytes) else { return Ok(None) };
         Ok(Some(document::descriptor(&resolution.media_type, resolution.manifest, resolution.size)))
     }
 
-    async fn from_registry(&self, reference: &Reference, platform: &Platform) -> Result<StoredImage, Failure> {
+    async fn from_registry(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<StoredImage, Failure> {
         let found = self.registries.client().resolve(reference, platform).await?;
         let layout = self.store.layout();
         layout.put(&found.config.raw)?;
@@ -100,7 +106,12 @@ impl Bases {
             let place = found.reference.to_string();
             self.store.replace(&source_path(&self.store, &place_key(&digest)), place.as_bytes())?;
         }
-        let kind = found.manifest.parsed.media_type().as_ref().map_or(media_type::OCI_MANIFEST.to_owned(), ToString::to_string);
+        let kind = found
+            .manifest
+            .parsed
+            .media_type()
+            .as_ref()
+            .map_or(media_type::OCI_MANIFEST.to_owned(), ToString::to_string);
         let descriptor = document::descriptor(&kind, found.manifest.digest, found.manifest.raw.len() as u64);
         let name = reference.clone().with_default_tag().to_string();
         let resolution = Resolution {
@@ -119,7 +130,12 @@ impl Bases {
     ///
     /// # Errors
     /// A source failure where the layout or the image in it cannot be read.
-    pub fn import(&self, path: &Path, version: Option<&str>, platform: &Platform) -> Result<StoredImage, Failure> {
+    pub fn import(
+        &self,
+        path: &Path,
+        version: Option<&str>,
+        platform: &Platform,
+    ) -> Result<StoredImage, Failure> {
         let from = Layout::open(path)?;
         let names = from.names()?;
         let by_version = |named: &&oci::layout::Named| {
@@ -130,7 +146,10 @@ impl Bases {
         };
         let found = names.iter().find(by_version).ok_or_else(|| {
             let why = version.map_or("it is empty".to_owned(), |version| format!("it has no {version:?}"));
-            Failure::new(Class::Source, &["no such image in the OCI layout", &path.display().to_string(), &why])
+            Failure::new(
+                Class::Source,
+                &["no such image in the OCI layout", &path.display().to_string(), &why],
+            )
         })?;
         let image = image::read(&from, found.descriptor.clone(), platform)?;
         let to = self.store.layout();

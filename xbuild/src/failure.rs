@@ -125,9 +125,10 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 pub fn io_class(error: &std::io::Error, class: Class) -> Class {
     use std::io::ErrorKind;
     match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::OutOfMemory | ErrorKind::FileTooLarge => {
-            Class::Resource
-        }
+        ErrorKind::StorageFull
+        | ErrorKind::QuotaExceeded
+        | ErrorKind::OutOfMemory
+        | ErrorKind::FileTooLarge => Class::Resource,
         _ => class,
     }
 }

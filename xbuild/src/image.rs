@@ -63,8 +63,9 @@ pub fn read(layout: &Layout, descriptor: Descriptor, platform: &Platform) -> Res
         match root {
             Root::Manifest(manifest) => {
                 let config = layout.read_verified(manifest.parsed.config(), document::DOCUMENT_LIMIT)?;
-                let config = Config::parse(config, &manifest.parsed)
-                    .map_err(|source| oci::Error::document(format!("config of {}", manifest.digest), source))?;
+                let config = Config::parse(config, &manifest.parsed).map_err(|source| {
+                    oci::Error::document(format!("config of {}", manifest.digest), source)
+                })?;
                 return Ok(StoredImage { descriptor, manifest, config });
             }
             Root::Index(index) => {
@@ -86,6 +87,11 @@ pub fn digest(descriptor: &Descriptor) -> Result<Digest, Failure> {
 fn unknown(name: &str) -> Failure {
     Failure::new(
         Class::Source,
-        &["no such image in the store", name, "nothing is tagged so", "see `xbuild images`, or `xbuild pull` it"],
+        &[
+            "no such image in the store",
+            name,
+            "nothing is tagged so",
+            "see `xbuild images`, or `xbuild pull` it",
+        ],
     )
 }

@@ -4,6 +4,7 @@ mod args;
 mod bases;
 mod commands;
 mod failure;
+mod fetch;
 mod image;
 mod needs;
 mod options;

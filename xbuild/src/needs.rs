@@ -11,11 +11,13 @@ use executor::context::{self, Context, ScanError, StatCache};
 use frontend::graph::Selection;
 use frontend::graph::pattern::ignore::Rules;
 use frontend::lower::{
-    Asked, IgnoredBy, ImageNeed, Known, KnownImage, LayoutNeed, Need, SelectionError, SelectionNeed,
+    Asked, GitNeed, IgnoredBy, ImageNeed, Known, KnownGit, KnownImage, KnownUrl, LayoutNeed, Need,
+    SelectionError, SelectionNeed, UrlNeed,
 };
 
 use crate::bases::Bases;
 use crate::failure::{self, Class, Failure};
+use crate::fetch::Fetcher;
 use crate::image::StoredImage;
 use crate::options::NamedContext;
 use crate::worker::now;
@@ -37,6 +39,8 @@ pub struct Answers {
     pub layouts: BTreeMap<String, (PathBuf, Option<String>)>,
     /// Images.
     pub bases: Arc<Bases>,
+    /// URLs and git repositories.
+    pub fetcher: Arc<Fetcher>,
 }
 
 impl ContextDirectory {
@@ -46,12 +50,26 @@ impl ContextDirectory {
     /// A source failure where it cannot be read or its ignore file is no good.
     pub fn open(path: &Path, ignore_names: &[&Path], contexts: &Path) -> Result<Self, Failure> {
         let shown = path.display().to_string();
-        let failed = |why: String| Failure::new(Class::Source, &["cannot read the build context", &shown, &why]);
+        let failed =
+            |why: String| Failure::new(Class::Source, &["cannot read the build context", &shown, &why]);
         let root = executor::tree::open_root(path).map_err(|error| failed(error.to_string()))?;
         let root = Arc::new(root);
-        let ignore = ignore_file::read(&root, ignore_names).map_err(|error| failed(failure::chain(&error)))?;
+        let ignore =
+            ignore_file::read(&root, ignore_names).map_err(|error| failed(failure::chain(&error)))?;
         let path = std::fs::canonicalize(path).map_err(|error| failed(error.to_string()))?;
         Ok(Self { root, ignore, cache: StatCache::open(contexts, &path) })
+    }
+
+    /// Opens a directory that was fetched for this build: it has no ignore file, and nothing of it is remembered.
+    ///
+    /// # Errors
+    /// A source failure where it cannot be read.
+    pub fn fetched(path: &Path) -> Result<Self, Failure> {
+        let root = executor::tree::open_root(path).map_err(|error| {
+            let shown = path.display().to_string();
+            Failure::new(Class::Source, &["cannot read the build context", &shown, &error.to_string()])
+        })?;
+        Ok(Self { root: Arc::new(root), ignore: None, cache: StatCache::default() })
     }
 
     fn select(&self, need: &SelectionNeed) -> Result<Result<Arc<Selection>, SelectionError>, Failure> {
@@ -61,16 +79,22 @@ impl ContextDirectory {
         match context::scan(&context, &need.request) {
             Ok(selection) => Ok(Ok(Arc::new(selection))),
             Err(ScanError::NotFound { path, nearest, ignored_by }) => {
-                let file = self.ignore.as_ref().map_or_else(String::new, |ignore| ignore.path.display().to_string());
+                let file =
+                    self.ignore.as_ref().map_or_else(String::new, |ignore| ignore.path.display().to_string());
                 Ok(Err(SelectionError::NotFound {
                     path: path.display().to_string(),
                     nearest: nearest.map(|path| path.display().to_string()),
-                    ignored_by: ignored_by.map(|rule| IgnoredBy { file, line: rule.line, pattern: rule.pattern }),
+                    ignored_by: ignored_by.map(|rule| IgnoredBy {
+                        file,
+                        line: rule.line,
+                        pattern: rule.pattern,
+                    }),
                 }))
             }
-            Err(error @ (ScanError::Call { .. } | ScanError::Changed { .. })) => {
-                Err(Failure::new(Class::Source, &["cannot read the build context", "", &failure::chain(&error)]))
-            }
+            Err(error @ (ScanError::Call { .. } | ScanError::Changed { .. })) => Err(Failure::new(
+                Class::Source,
+                &["cannot read the build context", "", &failure::chain(&error)],
+            )),
             Err(error) => Ok(Err(SelectionError::Refused(failure::chain(&error)))),
         }
     }
@@ -84,6 +108,7 @@ impl Answers {
     pub async fn answer(&self, needs: &BTreeMap<Need, Asked>, known: &mut Known) -> Result<(), Failure> {
         let mut images = Vec::new();
         let mut selections = Vec::new();
+        let (mut urls, mut repositories) = (Vec::new(), Vec::new());
         for (need, asked) in needs {
             match need {
                 Need::Image(need) => images.push(self.image(need, asked)),
@@ -92,8 +117,8 @@ impl Answers {
                     known.layouts.insert(need.clone(), image);
                 }
                 Need::Selection(need) => selections.push(need),
-                Need::Url(need) => return Err(unsupported("ADD of a URL", &need.url)),
-                Need::Git(need) => return Err(unsupported("ADD of a git repository", &need.remote)),
+                Need::Url(need) => urls.push(self.url(need)),
+                Need::Git(need) => repositories.push(self.git(need)),
             }
         }
         // Contexts are hashed on all cores while registries answer.
@@ -106,9 +131,15 @@ impl Answers {
             let (need, selection) = answer?;
             known.selections.insert(need, selection);
         }
-        for (need, image) in futures_util::future::try_join_all(images).await? {
-            known.images.insert(need, image);
-        }
+        let (images, urls, repositories) = futures_util::future::try_join3(
+            futures_util::future::try_join_all(images),
+            futures_util::future::try_join_all(urls),
+            futures_util::future::try_join_all(repositories),
+        )
+        .await?;
+        known.images.extend(images);
+        known.urls.extend(urls);
+        known.git.extend(repositories);
         Ok(())
     }
 
@@ -130,8 +161,19 @@ impl Answers {
         Ok((need.clone(), known(need.reference.to_string(), &image)))
     }
 
+    async fn url(&self, need: &UrlNeed) -> Result<(UrlNeed, KnownUrl), Failure> {
+        let known = self.fetcher.url(need).await.map_err(|error| Failure::from(&error))?;
+        Ok((need.clone(), known))
+    }
+
+    async fn git(&self, need: &GitNeed) -> Result<(GitNeed, KnownGit), Failure> {
+        let known = self.fetcher.git(need).await.map_err(|error| Failure::from(&error))?;
+        Ok((need.clone(), known))
+    }
+
     fn layout(&self, need: &LayoutNeed) -> Result<KnownImage, Failure> {
-        let (path, version) = self.layouts.get(&need.context).ok_or_else(|| missing_context(&need.context))?;
+        let (path, version) =
+            self.layouts.get(&need.context).ok_or_else(|| missing_context(&need.context))?;
         let image = self.bases.import(path, version.as_deref(), &need.platform)?;
         Ok(known(format!("oci-layout://{}", path.display()), &image))
     }
@@ -149,25 +191,24 @@ fn known(name: String, image: &StoredImage) -> KnownImage {
 fn missing_context(name: &str) -> Failure {
     Failure::new(
         Class::Source,
-        &["no files in context", name, "it was not given or is no directory", "give --build-context NAME=DIR"],
+        &[
+            "no files in context",
+            name,
+            "it was not given or is no directory",
+            "give --build-context NAME=DIR",
+        ],
     )
 }
 
-fn unsupported(what: &str, which: &str) -> Failure {
-    Failure::new(Class::Source, &[what, which, "not supported yet", "download it first and COPY it"])
-}
+/// OCI layout directories with a tag or digest, by the names of their contexts.
+pub type Layouts = BTreeMap<String, (PathBuf, Option<String>)>;
 
-/// Sorts named contexts into what lowering and answering need.
-pub fn named(
-    contexts: &[(String, NamedContext)],
-) -> (BTreeMap<String, frontend::lower::Context>, BTreeMap<String, PathBuf>, BTreeMap<String, (PathBuf, Option<String>)>) {
-    let (mut kinds, mut directories, mut layouts) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+/// Returns what named contexts are to lowering, and those that are OCI layouts.
+pub fn named(contexts: &[(String, NamedContext)]) -> (BTreeMap<String, frontend::lower::Context>, Layouts) {
+    let (mut kinds, mut layouts) = (BTreeMap::new(), BTreeMap::new());
     for (name, context) in contexts {
         let kind = match context {
-            NamedContext::Directory(path) => {
-                directories.insert(name.clone(), path.clone());
-                frontend::lower::Context::Files
-            }
+            NamedContext::Directory(_) | NamedContext::Fetched(_) => frontend::lower::Context::Files,
             NamedContext::Image(reference) => frontend::lower::Context::Image(reference.clone()),
             NamedContext::OciLayout(path, version) => {
                 layouts.insert(name.clone(), (path.clone(), version.clone()));
@@ -176,5 +217,5 @@ pub fn named(
         };
         kinds.insert(name.clone(), kind);
     }
-    (kinds, directories, layouts)
+    (kinds, layouts)
 }

@@ -5,23 +5,18 @@ mod values;
 
 use std::path::{Path, PathBuf};
 
-use frontend::lint::RuleSet;
 use executor::copy::Devices;
 use frontend::graph::{ExtraHost, Network, Ulimit};
+use frontend::lint::RuleSet;
 use oci::Platform;
 use oci::reference::Reference;
 
 use crate::args::{BuildArgs, LintFormat, LintRules, Print, Progress};
 use crate::failure::{Class, Failure};
+use crate::sources::context;
+pub use crate::sources::context::Argument as Context;
 pub use output::{Output, OutputKind};
 pub use values::{parse_size, variable};
-
-/// Where the build context is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Context {
-    /// A directory.
-    Directory(PathBuf),
-}
 
 /// Where the Dockerfile is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +38,8 @@ pub enum NamedContext {
     Image(Reference),
     /// An image of an OCI layout directory: path, and tag or digest.
     OciLayout(PathBuf, Option<String>),
+    /// Files of a URL or a git repository.
+    Fetched(Context),
 }
 
 /// A secret that steps may mount.
@@ -169,6 +166,10 @@ impl BuildOptions {
         if args.push && args.tag.is_empty() {
             return Err(usage("--push", "there is no name to push to", "give one with -t"));
         }
+        if context == Context::Stdin && args.file.as_deref() == Some(Path::new("-")) {
+            let why = "standard input cannot be both the context and the Dockerfile";
+            return Err(usage("-f -", why, "give one of them another way"));
+        }
         Ok(Self {
             context,
             dockerfile: match args.file {
@@ -193,7 +194,11 @@ impl BuildOptions {
             host_ca: args.host_ca.as_deref().map(host_ca).transpose()?,
             secrets: args.secret.iter().map(|text| values::secret(text)).collect::<Result<_, _>>()?,
             ssh: args.ssh.iter().map(|text| values::ssh(text)).collect::<Result<_, _>>()?,
-            extra_hosts: args.add_host.iter().map(|text| values::extra_host(text)).collect::<Result<_, _>>()?,
+            extra_hosts: args
+                .add_host
+                .iter()
+                .map(|text| values::extra_host(text))
+                .collect::<Result<_, _>>()?,
             ulimits: args.ulimit.iter().map(|text| values::ulimit(text)).collect::<Result<_, _>>()?,
             shm_size: args.shm_size.as_deref().map(|text| parse_size("--shm-size", text)).transpose()?,
             limits: Limits {
@@ -243,12 +248,21 @@ pub fn host_ca(text: &str) -> Result<PathBuf, Failure> {
     ];
     if !text.is_empty() {
         let path = PathBuf::from(text);
-        return if path.is_file() { Ok(path) } else { Err(usage("--host-ca", &format!("{text} is no file"), "")) };
+        return if path.is_file() {
+            Ok(path)
+        } else {
+            Err(usage("--host-ca", &format!("{text} is no file"), ""))
+        };
     }
     PLACES.iter().map(Path::new).find(|path| path.is_file()).map(Path::to_owned).ok_or_else(|| {
         Failure::new(
             Class::Environment,
-            &["no CA bundle found on this host", "--host-ca", "none of the usual places has one", "give --host-ca=PATH"],
+            &[
+                "no CA bundle found on this host",
+                "--host-ca",
+                "none of the usual places has one",
+                "give --host-ca=PATH",
+            ],
         )
     })
 }
@@ -258,19 +272,14 @@ fn default_jobs() -> usize {
 }
 
 fn context(text: &str) -> Result<Context, Failure> {
-    let remote = ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|prefix| text.starts_with(prefix));
-    if text == "-" || remote {
-        return Err(usage(
-            &format!("context {text:?}"),
-            "standard input and remote contexts are not supported yet",
-            "give a directory",
-        ));
-    }
-    let path = PathBuf::from(text);
-    match std::fs::metadata(&path) {
-        Ok(metadata) if metadata.is_dir() => Ok(Context::Directory(path)),
+    let context = context::classify(text).map_err(|error| Failure::from(&error))?;
+    let Context::Directory(path) = &context else { return Ok(context) };
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Ok(context),
         Ok(_) => Err(source_failure(text, "it is not a directory")),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(source_failure(text, "no such directory")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(source_failure(text, "no such directory"))
+        }
         Err(error) => Err(source_failure(text, &error.to_string())),
     }
 }
@@ -303,13 +312,17 @@ fn named_context(text: &str) -> Result<(String, NamedContext), Failure> {
             _ => (layout, None),
         };
         NamedContext::OciLayout(path.into(), version)
-    } else if source.contains("://") || source.starts_with("git@") {
-        return Err(usage(&flag, "only directories, docker-image:// and oci-layout:// are supported yet", ""));
     } else {
-        match std::fs::metadata(source) {
-            Ok(metadata) if metadata.is_dir() => NamedContext::Directory(source.into()),
-            Ok(_) => return Err(source_failure(source, "it is not a directory")),
-            Err(error) => return Err(source_failure(source, &error.to_string())),
+        match self::context(source)? {
+            Context::Directory(path) => NamedContext::Directory(path),
+            Context::Stdin => {
+                return Err(usage(
+                    &flag,
+                    "a named context does not come from standard input",
+                    "give a directory",
+                ));
+            }
+            fetched @ (Context::Git(_) | Context::Url(_)) => NamedContext::Fetched(fetched),
         }
     };
     Ok((name.to_owned(), context))

@@ -14,7 +14,8 @@ use crate::failure::{Class, Failure};
 /// An unknown table, or input that is not JSON.
 pub fn run(table: &str) -> Result<(), Failure> {
     if answer(table, &json!({})).is_none() {
-        let tables = "the tables are parser, expand, ignore, giturl, chmod, instructions, reference and platform";
+        let tables =
+            "the tables are parser, expand, ignore, giturl, chmod, instructions, reference and platform";
         return Err(Failure::new(Class::Usage, &["unknown table", table, "", tables]));
     }
     for line in std::io::stdin().lock().lines() {
@@ -22,7 +23,8 @@ pub fn run(table: &str) -> Result<(), Failure> {
         if line.trim().is_empty() {
             continue;
         }
-        let question: Value = serde_json::from_str(&line).map_err(|error| failure(table, &error.to_string()))?;
+        let question: Value =
+            serde_json::from_str(&line).map_err(|error| failure(table, &error.to_string()))?;
         if let Some(reply) = answer(table, &question) {
             print(&format!("{reply}\n"))?;
         }

@@ -19,8 +19,13 @@ pub fn run(layout: &Layout, name: &str) -> Result<(), Failure> {
         let layer = if entry.empty_layer { None } else { layers.next() };
         let created: String = entry.created.as_deref().unwrap_or("-").chars().take(19).collect();
         let size = layer.map_or_else(|| "0B".to_owned(), |layer| human(layer.size()));
-        let text: String =
-            entry.created_by.as_deref().unwrap_or("-").chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let text: String = entry
+            .created_by
+            .as_deref()
+            .unwrap_or("-")
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
         lines.push(format!("{created:20} {size:>8}  {text}\n"));
     }
     lines.push(format!("{:20} {:>8}  CREATED BY\n", "CREATED", "SIZE"));

@@ -39,11 +39,14 @@ fn rows(layout: &Layout) -> Result<Vec<Row>, Failure> {
     for named in layout.names()? {
         let reference = named.name.parse::<Reference>().ok();
         let loaded = image::read(layout, named.descriptor.clone(), &Platform::host()).ok();
-        let layers = loaded.as_ref().map_or(0, |image| image.manifest.parsed.layers().iter().map(|layer| layer.size()).sum());
+        let layers = loaded
+            .as_ref()
+            .map_or(0, |image| image.manifest.parsed.layers().iter().map(|layer| layer.size()).sum());
         rows.push(Row {
-            repository: reference.as_ref().map_or_else(|| "<none>".to_owned(), |reference| {
-                Reference { tag: None, digest: None, ..reference.clone() }.familiar()
-            }),
+            repository: reference.as_ref().map_or_else(
+                || "<none>".to_owned(),
+                |reference| Reference { tag: None, digest: None, ..reference.clone() }.familiar(),
+            ),
             tag: reference.and_then(|reference| reference.tag).unwrap_or_else(|| "<none>".to_owned()),
             digest: named.descriptor.digest().to_string(),
             created: loaded.and_then(|image| image.config.parsed.created).unwrap_or_default(),
@@ -65,12 +68,14 @@ fn table(rows: &[Row]) -> String {
         rows.iter().map(|row| column(row).chars().count()).chain([title.len()]).max().unwrap_or(0)
     };
     let (repository, tag) = (width(|row| &row.repository, "REPOSITORY"), width(|row| &row.tag, "TAG"));
-    let mut text = format!("{:repository$}  {:tag$}  {:12}  {:20}  SIZE\n", "REPOSITORY", "TAG", "DIGEST", "CREATED");
+    let mut text =
+        format!("{:repository$}  {:tag$}  {:12}  {:20}  SIZE\n", "REPOSITORY", "TAG", "DIGEST", "CREATED");
     for row in rows {
         let digest: String = row.digest.trim_start_matches("sha256:").chars().take(12).collect();
         let created: String = row.created.chars().take(19).collect();
         let size = human(row.size);
-        text += &format!("{:repository$}  {:tag$}  {digest:12}  {created:20}  {size}\n", row.repository, row.tag);
+        text +=
+            &format!("{:repository$}  {:tag$}  {digest:12}  {created:20}  {size}\n", row.repository, row.tag);
     }
     text
 }

@@ -20,13 +20,15 @@ use frontend::lower::{self, Asked, Checked, Entitlement, Known, KnownImage, Need
 use frontend::{Diagnostic, File, Position, Severity};
 use oci::Store;
 
+use super::build::inputs::{Inputs, Owner};
 use super::build::{dockerfile, lower_options, report};
 use crate::args::LintFormat;
 use crate::bases::{Bases, Pull};
 use crate::failure::{self, Class, Failure};
 use crate::image::StoredImage;
 use crate::needs::named;
-use crate::options::{BuildOptions, Context, DockerfileSource};
+use crate::options::{BuildOptions, DockerfileSource};
+use crate::worker::build::Build;
 use crate::worker::registries::Registries;
 
 /// How long bases are looked for. A check has to answer, also where no registry does.
@@ -37,18 +39,23 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 /// A Dockerfile failure where it holds mistakes, or findings that it calls errors.
 pub fn run(options: &BuildOptions, root: &Path) -> Result<u8, Failure> {
-    let source = dockerfile::read(options)?;
+    let (inputs, _build) = inputs(options, root)?;
+    let source = dockerfile::read(options, &inputs)?;
     let file = frontend::parse(&source.text);
-    let Context::Directory(context) = &options.context;
+    let context = &inputs.main.path;
     let names: Vec<_> = source.ignore_names.iter().map(std::path::PathBuf::as_path).collect();
-    let mut lower_options = lower_options(options, ignore_rules(context, &names)?);
+    let rules = match inputs.main.owner {
+        Owner::User => ignore_rules(context, &names)?,
+        Owner::Fetched => None,
+    };
+    let mut lower_options = lower_options(options, &inputs, rules);
     // A check grants everything: nothing runs.
     lower_options.allow = [Entitlement::NetworkHost, Entitlement::SecurityInsecure].into();
     lint::check_argument(&lower_options)
         .map_err(|why| crate::options::usage("--build-arg BUILDKIT_DOCKERFILE_CHECK", &why, ""))?;
     let request = Request { rules: options.lint_rules, git: git_directory(context) };
     let checked = check(&file, &lower_options, request, options, root)?;
-    let path = path(options, &source.name);
+    let path = path(options, &inputs, &source.name);
     let findings = findings(&file, &path, &checked);
     let print = match options.check.unwrap_or(LintFormat::Text) {
         LintFormat::Text => text::print(&file, &path, &checked.warnings),
@@ -65,9 +72,23 @@ pub fn run(options: &BuildOptions, root: &Path) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// Returns contexts, and what keeps those that were fetched.
+fn inputs(options: &BuildOptions, root: &Path) -> Result<(Inputs, Option<Arc<Build>>), Failure> {
+    if let Some(inputs) = Inputs::at_hand(options) {
+        return Ok((inputs, None));
+    }
+    let store = Arc::new(Store::open(root)?);
+    let build = Arc::new(Build::new(Arc::clone(&store)));
+    let fetching = super::build::fetch_inputs(options, &store, &build);
+    Ok((crate::runtime()?.block_on(fetching)?, Some(build)))
+}
+
 /// Returns the Dockerfile's path as seen from the working directory, where annotations look for it.
-fn path(options: &BuildOptions, name: &str) -> String {
-    let Context::Directory(context) = &options.context;
+fn path(options: &BuildOptions, inputs: &Inputs, name: &str) -> String {
+    if inputs.main.owner == Owner::Fetched {
+        return name.to_owned();
+    }
+    let context = &inputs.main.path;
     let path = match &options.dockerfile {
         DockerfileSource::Stdin => return name.to_owned(),
         DockerfileSource::Default => context.join(name),
@@ -163,7 +184,7 @@ fn look_up(
     let registries = Arc::new(Registries::new(options.insecure_registries.clone(), drop));
     let pull = if options.pull { Pull::Always } else { Pull::Missing };
     let bases = Bases::new(store, registries, pull);
-    let (_, _, layouts) = named(&options.contexts);
+    let (_, layouts) = named(&options.contexts);
     let answers =
         crate::runtime()?.block_on(futures_util::future::join_all(needs.keys().map(async |need| {
             let answer = match need {

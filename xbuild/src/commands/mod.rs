@@ -37,7 +37,12 @@ pub fn human(bytes: u64) -> String {
         value /= 1000.0;
         unit += 1;
     }
-    if unit == 0 { format!("{bytes}B") } else { format!("{value:.3}").chars().take(4).collect::<String>().trim_end_matches('.').to_owned() + UNITS[unit] }
+    if unit == 0 {
+        format!("{bytes}B")
+    } else {
+        format!("{value:.3}").chars().take(4).collect::<String>().trim_end_matches('.').to_owned()
+            + UNITS[unit]
+    }
 }
 
 /// Returns the number of the first SIGINT or SIGTERM.
@@ -57,7 +62,9 @@ mod tests {
 
     #[test]
     fn sizes_are_short() {
-        for (bytes, expect) in [(0, "0B"), (999, "999B"), (1000, "1.00kB"), (12_345_678, "12.3MB"), (123_456_789, "123MB")] {
+        for (bytes, expect) in
+            [(0, "0B"), (999, "999B"), (1000, "1.00kB"), (12_345_678, "12.3MB"), (123_456_789, "123MB")]
+        {
             assert_eq!(human(bytes), expect);
         }
     }

@@ -32,7 +32,9 @@ pub fn remove(layout: &Layout, args: &RmiArgs) -> Result<(), Failure> {
             None => {
                 let descriptor = image::find(layout, name)?;
                 let all = layout.names()?.into_iter();
-                all.filter(|named| named.descriptor.digest() == descriptor.digest()).map(|named| named.name).collect()
+                all.filter(|named| named.descriptor.digest() == descriptor.digest())
+                    .map(|named| named.name)
+                    .collect()
             }
         };
         for name in named {

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use executor::owner;
 use executor::sandbox::{
-    EtcFiles, ExitStatus, Limits, Overlay, Privileges, Security, Spawner, Stdio, StepNetwork, StepSpec, User, Writes,
+    EtcFiles, ExitStatus, Limits, Overlay, Privileges, Security, Spawner, Stdio, StepNetwork, StepSpec, User,
+    Writes,
 };
 use oci::config::RuntimeConfig;
 use oci::{Platform, Store};
@@ -51,7 +52,8 @@ pub fn run(args: &RunArgs, root: &Path) -> Result<u8, Failure> {
     let build = Arc::new(Build::new(Arc::clone(&store)));
     let layers = Layers::new(store, Arc::clone(&build), registries);
     crate::runtime()?.block_on(async {
-        let stack = bases.stack(&image.manifest.digest, &args.image).map_err(|error| Failure::from(&error))?;
+        let stack =
+            bases.stack(&image.manifest.digest, &args.image).map_err(|error| Failure::from(&error))?;
         let spec = spec(args, &image, &layers, &build, &stack, network).await?;
         start(&spawner, &spec).await
     })
@@ -87,7 +89,9 @@ async fn spec(
         mounts: Vec::new(),
         pipes: Vec::new(),
         etc: EtcFiles {
-            hosts: Some(format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n")),
+            hosts: Some(format!(
+                "127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+            )),
             resolv_conf: Some(std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
             hostname: Some(format!("{hostname}\n")),
         },
@@ -114,12 +118,19 @@ fn command(args: &RunArgs, config: &RuntimeConfig) -> Result<Vec<OsString>, Fail
     let all: Vec<OsString> = entrypoint.into_iter().chain(command).map(OsString::from).collect();
     if all.is_empty() {
         let why = "the image has neither ENTRYPOINT nor CMD";
-        return Err(Failure::new(Class::Usage, &["nothing to run", &args.image, why, "give a command after the image"]));
+        return Err(Failure::new(
+            Class::Usage,
+            &["nothing to run", &args.image, why, "give a command after the image"],
+        ));
     }
     Ok(all)
 }
 
-fn environment(args: &RunArgs, config: &RuntimeConfig, home: &str) -> Result<Vec<(OsString, OsString)>, Failure> {
+fn environment(
+    args: &RunArgs,
+    config: &RuntimeConfig,
+    home: &str,
+) -> Result<Vec<(OsString, OsString)>, Failure> {
     let mut env: Vec<(String, String)> = Vec::new();
     let mut set = |name: &str, value: String| match env.iter_mut().find(|(known, _)| known == name) {
         Some(entry) => entry.1 = value,
@@ -134,7 +145,9 @@ fn environment(args: &RunArgs, config: &RuntimeConfig, home: &str) -> Result<Vec
     }
     for entry in &args.env {
         match entry.split_once('=') {
-            Some(("", _)) => return Err(usage(&format!("-e {entry}"), "the name is empty", "write NAME=VALUE")),
+            Some(("", _)) => {
+                return Err(usage(&format!("-e {entry}"), "the name is empty", "write NAME=VALUE"));
+            }
             Some((name, value)) => set(name, value.to_owned()),
             None => {
                 if let Some(value) = variable(entry) {

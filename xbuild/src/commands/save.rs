@@ -56,7 +56,8 @@ pub fn run(args: &SaveArgs, root: &Path) -> Result<(), Failure> {
     });
     crate::runtime()?.block_on(async {
         transfer::complete(&bases, &layers, &found, &place).await?;
-        let stack = bases.stack(&found.manifest.digest, &args.image).map_err(|error| Failure::from(&error))?;
+        let stack =
+            bases.stack(&found.manifest.digest, &args.image).map_err(|error| Failure::from(&error))?;
         let root = RootFs { layers: &layers, build: &build, stack: &stack };
         write(&store, &found, &names, &root, &output).await
     })
@@ -81,7 +82,9 @@ pub async fn write(
         OutputKind::Docker => {
             to_file(&output.dest, |file| exporter::archive::docker(layout, &image.descriptor, names, file))
         }
-        OutputKind::OciDirectory => Ok(exporter::layout::write(layout, &image.descriptor, names, &output.dest)?),
+        OutputKind::OciDirectory => {
+            Ok(exporter::layout::write(layout, &image.descriptor, names, &output.dest)?)
+        }
         OutputKind::Tar => {
             let view = mount(root).await?;
             to_file(&output.dest, |file| {
@@ -117,7 +120,10 @@ fn to_file(dest: &Path, write: impl FnOnce(&mut File) -> exporter::Result<()>) -
     }
     if std::io::IsTerminal::is_terminal(&std::io::stdout()) {
         let why = "standard output is a terminal";
-        return Err(Failure::new(Class::Usage, &["no place for the archive", "", why, "add dest=PATH or redirect it"]));
+        return Err(Failure::new(
+            Class::Usage,
+            &["no place for the archive", "", why, "add dest=PATH or redirect it"],
+        ));
     }
     let stdout = std::io::stdout().as_fd().try_clone_to_owned().map_err(|source| exporter::Error::Io {
         action: "duplicate",
@@ -135,7 +141,10 @@ pub fn load(store: &Store, image: &StoredImage, names: &[Reference]) -> Result<S
     let path = variable("PATH").unwrap_or_default();
     let program = exporter::load::find(path.as_ref()).ok_or_else(|| {
         let why = "neither docker nor podman is installed";
-        Failure::new(Class::Environment, &["cannot load the image", "--load", why, "use -o type=docker,dest=PATH"])
+        Failure::new(
+            Class::Environment,
+            &["cannot load the image", "--load", why, "use -o type=docker,dest=PATH"],
+        )
     })?;
     exporter::load::load(store.layout(), &image.descriptor, names, &program)?;
     Ok(program.display().to_string())

@@ -26,7 +26,10 @@ pub fn pull(args: &PullArgs, store: Store) -> Result<(), Failure> {
     let reference: Reference = parse(&args.image)?;
     let platform = match &args.platform {
         Some(text) => text.parse().map_err(|error| {
-            Failure::new(Class::Usage, &["unusable platform", text, &format!("{error}"), "write os/arch[/variant]"])
+            Failure::new(
+                Class::Usage,
+                &["unusable platform", text, &format!("{error}"), "write os/arch[/variant]"],
+            )
         })?,
         None => Platform::host(),
     };
@@ -97,7 +100,10 @@ pub async fn send(
         let plan = plan_push(&names[0], &content);
         let sent = registries.client().push(&plan).await.map_err(|error| {
             let failure = Failure::from(error);
-            let again = format!("{} is kept in the store; `xbuild push {} {}` repeats the push alone", image.manifest.digest, image.manifest.digest, names[0]);
+            let again = format!(
+                "{} is kept in the store; `xbuild push {} {}` repeats the push alone",
+                image.manifest.digest, image.manifest.digest, names[0]
+            );
             Failure { line: format!("{} — {again}", failure.line), ..failure }
         })?;
         pushed.push(sent);
@@ -108,7 +114,8 @@ pub async fn send(
 fn content(store: &Store, image: &StoredImage, names: &[Reference]) -> Result<PushImage, Failure> {
     let manifest = &image.manifest.parsed;
     let blobs = manifest.layers().iter().chain([manifest.config()]);
-    let kind = manifest.media_type().as_ref().map_or(oci::media_type::OCI_MANIFEST.to_owned(), ToString::to_string);
+    let kind =
+        manifest.media_type().as_ref().map_or(oci::media_type::OCI_MANIFEST.to_owned(), ToString::to_string);
     Ok(PushImage {
         blobs: blobs.map(|descriptor| blob(store, descriptor)).collect::<Result<_, _>>()?,
         documents: vec![PushDocument {

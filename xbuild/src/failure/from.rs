@@ -8,6 +8,7 @@ use oci::registry::{Action, Error as RegistryError};
 use solver::{RecordError, SolveError};
 
 use super::{Class, Failure, chain, io_class};
+use crate::sources::SourceError;
 use crate::worker::error::StepError;
 
 impl From<oci::Error> for Failure {
@@ -53,13 +54,20 @@ impl From<SandboxError> for Failure {
 impl From<exporter::Error> for Failure {
     fn from(error: exporter::Error) -> Self {
         let full = sources(&error).any(|cause| {
-            cause.downcast_ref::<io::Error>().is_some_and(|error| io_class(error, Class::Store) == Class::Resource)
+            cause
+                .downcast_ref::<io::Error>()
+                .is_some_and(|error| io_class(error, Class::Store) == Class::Resource)
         });
-        Self::new(if full { Class::Resource } else { Class::Store }, &["cannot write the image", "", &chain(&error)])
+        Self::new(
+            if full { Class::Resource } else { Class::Store },
+            &["cannot write the image", "", &chain(&error)],
+        )
     }
 }
 
-fn sources<'a>(error: &'a (dyn std::error::Error + 'static)) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+fn sources<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
     std::iter::successors(Some(error), |error| error.source())
 }
 
@@ -76,7 +84,9 @@ fn sandbox_class(error: &SandboxError) -> Class {
 
 fn step_class(failure: &StepFailure) -> Class {
     match failure {
-        StepFailure::Setup { errno, .. } => io_class(&io::Error::from_raw_os_error(*errno), Class::Environment),
+        StepFailure::Setup { errno, .. } => {
+            io_class(&io::Error::from_raw_os_error(*errno), Class::Environment)
+        }
         StepFailure::NotADirectory { .. } | StepFailure::ForbiddenTarget { .. } => Class::Refused,
         StepFailure::MountKind { .. } | StepFailure::MountSource { .. } => Class::Dockerfile,
         StepFailure::WorkingDirectory { .. }
@@ -103,6 +113,7 @@ impl From<&StepError> for Failure {
                 PackError::Changed { .. } => Class::Source,
             },
             StepError::Layer { .. } => Class::Source,
+            StepError::Source(error) => source_class(error),
             StepError::Owner(_) => Class::Dockerfile,
             StepError::Copy(error) => space_or(&**error, Class::Source),
             StepError::Unpack(error) => space_or(&**error, Class::Source),
@@ -113,6 +124,25 @@ impl From<&StepError> for Failure {
             StepError::Stopped => Class::Signal(2),
         };
         Self::new(class, &[&line])
+    }
+}
+
+impl From<&SourceError> for Failure {
+    fn from(error: &SourceError) -> Self {
+        Self::new(source_class(error), &[&error.to_string()])
+    }
+}
+
+fn source_class(error: &SourceError) -> Class {
+    match error {
+        SourceError::Store(error) => match &**error {
+            oci::Error::NoSpace { .. } => Class::Resource,
+            oci::Error::Io { source, .. } => io_class(source, Class::Store),
+            _ => Class::Store,
+        },
+        SourceError::Stopped => Class::Signal(2),
+        error if error.is_refusal() => Class::Refused,
+        error => space_or(error, Class::Source),
     }
 }
 
@@ -148,12 +178,18 @@ pub fn solve(error: &SolveError<StepError>, describe: impl Fn(frontend::graph::S
             let failure = Failure::from(source);
             Failure { line: format!("{} — {}", describe(*id), failure.line), ..failure }
         }
-        SolveError::Record(error) => {
-            Failure::new(io_class(&error.source, Class::Store), &["cannot record a result", "", &chain(error)])
-        }
+        SolveError::Record(error) => Failure::new(
+            io_class(&error.source, Class::Store),
+            &["cannot record a result", "", &chain(error)],
+        ),
         SolveError::Vanishing { id } => Failure::new(
             Class::Store,
-            &[&describe(*id), "its layer disappears from the store while it is used", "", "is somebody deleting it?"],
+            &[
+                &describe(*id),
+                "its layer disappears from the store while it is used",
+                "",
+                "is somebody deleting it?",
+            ],
         ),
         SolveError::Cancelled => Failure::new(Class::Signal(2), &["interrupted"]),
     }

@@ -50,7 +50,11 @@ pub fn parse(flag: &str, text: &str) -> Result<Output, Failure> {
             // Layer times follow SOURCE_DATE_EPOCH whenever it is set, so there is nothing left to rewrite.
             ("rewrite-timestamp", "true") => {}
             _ => {
-                return Err(usage(&place, &format!("unknown or unsupported {field:?}"), "the keys are type, dest and tar"));
+                return Err(usage(
+                    &place,
+                    &format!("unknown or unsupported {field:?}"),
+                    "the keys are type, dest and tar",
+                ));
             }
         }
     }
@@ -61,7 +65,11 @@ pub fn parse(flag: &str, text: &str) -> Result<Output, Failure> {
         Some("tar") => OutputKind::Tar,
         Some("local") => OutputKind::Local,
         Some(other) => {
-            return Err(usage(&place, &format!("unknown type {other:?}"), "the types are oci, docker, tar and local"));
+            return Err(usage(
+                &place,
+                &format!("unknown type {other:?}"),
+                "the types are oci, docker, tar and local",
+            ));
         }
         None => return Err(usage(&place, "there is no type", "write type=oci,dest=PATH")),
     };

@@ -34,10 +34,15 @@ pub fn platform(values: &[String]) -> Result<Option<Platform>, Failure> {
     let mut platforms = values.iter().flat_map(|value| value.split(','));
     let Some(text) = platforms.next() else { return Ok(None) };
     if platforms.next().is_some() {
-        return Err(usage("--platform", "several platforms at once are not supported yet", "build one at a time"));
+        return Err(usage(
+            "--platform",
+            "several platforms at once are not supported yet",
+            "build one at a time",
+        ));
     }
     let parsed = text.parse().map(Some);
-    parsed.map_err(|error| usage(&format!("--platform {text}"), &format!("{error}"), "write os/arch[/variant]"))
+    parsed
+        .map_err(|error| usage(&format!("--platform {text}"), &format!("{error}"), "write os/arch[/variant]"))
 }
 
 /// Parses `--network`.
@@ -66,7 +71,8 @@ pub fn parse_size(flag: &str, text: &str) -> Result<u64, Failure> {
         "t" => 40,
         _ => 64,
     };
-    let bytes = digits.parse::<u64>().ok().filter(|_| shift < 64).and_then(|count| count.checked_mul(1 << shift));
+    let bytes =
+        digits.parse::<u64>().ok().filter(|_| shift < 64).and_then(|count| count.checked_mul(1 << shift));
     bytes.ok_or_else(|| usage(&format!("{flag} {text}"), "it is no size", "write a number with k, m or g"))
 }
 
@@ -76,14 +82,24 @@ pub fn secret(text: &str) -> Result<Secret, Failure> {
     let (mut id, mut file, mut env, mut kind) = (None, None, None, None);
     for field in text.split(',') {
         let Some((key, value)) = field.split_once('=') else {
-            return Err(usage(&flag, &format!("{field:?} has no value"), "write id=ID,src=PATH or id=ID,env=NAME"));
+            return Err(usage(
+                &flag,
+                &format!("{field:?} has no value"),
+                "write id=ID,src=PATH or id=ID,env=NAME",
+            ));
         };
         match key {
             "id" => id = Some(value.to_owned()),
             "src" | "source" => file = Some(PathBuf::from(value)),
             "env" => env = Some(value.to_owned()),
             "type" if matches!(value, "file" | "env") => kind = Some(value.to_owned()),
-            _ => return Err(usage(&flag, &format!("unknown key {key:?}"), "the keys are id, src, env and type")),
+            _ => {
+                return Err(usage(
+                    &flag,
+                    &format!("unknown key {key:?}"),
+                    "the keys are id, src, env and type",
+                ));
+            }
         }
     }
     let Some(id) = id.filter(|id| !id.is_empty()) else {
@@ -108,7 +124,11 @@ pub fn ssh(text: &str) -> Result<(String, PathBuf), Failure> {
         None => (text, None),
     };
     let socket = socket.or_else(|| variable("SSH_AUTH_SOCK").map(PathBuf::from)).ok_or_else(|| {
-        usage(&format!("--ssh {text}"), "there is no agent: SSH_AUTH_SOCK is not set", "start ssh-agent or give ID=SOCKET")
+        usage(
+            &format!("--ssh {text}"),
+            "there is no agent: SSH_AUTH_SOCK is not set",
+            "start ssh-agent or give ID=SOCKET",
+        )
     })?;
     Ok((id.to_owned(), socket))
 }
@@ -132,18 +152,38 @@ pub fn extra_host(text: &str) -> Result<ExtraHost, Failure> {
 /// Parses `TYPE=SOFT[:HARD]`.
 pub fn ulimit(text: &str) -> Result<Ulimit, Failure> {
     const NAMES: &[&str] = &[
-        "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
-        "rttime", "sigpending", "stack",
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
     ];
     let flag = format!("--ulimit {text}");
-    let (name, limits) = text.split_once('=').ok_or_else(|| usage(&flag, "there is no value", "write TYPE=SOFT[:HARD]"))?;
+    let (name, limits) =
+        text.split_once('=').ok_or_else(|| usage(&flag, "there is no value", "write TYPE=SOFT[:HARD]"))?;
     if !NAMES.contains(&name) {
-        return Err(usage(&flag, &format!("unknown limit {name:?}"), &format!("the limits are {}", NAMES.join(", "))));
+        return Err(usage(
+            &flag,
+            &format!("unknown limit {name:?}"),
+            &format!("the limits are {}", NAMES.join(", ")),
+        ));
     }
     let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
     let number = |text: &str| match text {
         "unlimited" => Ok(-1),
-        _ => text.parse::<i64>().map_err(|_| usage(&flag, &format!("{text:?} is no number"), "write TYPE=SOFT[:HARD]")),
+        _ => text
+            .parse::<i64>()
+            .map_err(|_| usage(&flag, &format!("{text:?} is no number"), "write TYPE=SOFT[:HARD]")),
     };
     let limit = Ulimit { name: name.to_owned(), soft: number(soft)?, hard: number(hard)? };
     if limit.hard != -1 && (limit.soft > limit.hard || limit.soft == -1) {
@@ -174,9 +214,11 @@ pub fn source_date_epoch(build_args: &[(String, String)]) -> Result<Option<i64>,
     let Some(text) = variable(NAME).filter(|text| !text.is_empty()) else { return Ok(None) };
     match text.parse::<i64>() {
         Ok(seconds) if seconds >= 0 => Ok(Some(seconds)),
-        Ok(_) | Err(_) => {
-            Err(usage(&format!("{NAME}={text}"), "it is no count of seconds since 1970", "use `date +%s` or unset it"))
-        }
+        Ok(_) | Err(_) => Err(usage(
+            &format!("{NAME}={text}"),
+            "it is no count of seconds since 1970",
+            "use `date +%s` or unset it",
+        )),
     }
 }
 
@@ -186,7 +228,8 @@ mod tests {
 
     #[test]
     fn sizes_have_binary_units() {
-        let check = |text: &str, expect: Option<u64>| assert_eq!(parse_size("--memory", text).ok(), expect, "{text}");
+        let check =
+            |text: &str, expect: Option<u64>| assert_eq!(parse_size("--memory", text).ok(), expect, "{text}");
         check("10", Some(10));
         check("64m", Some(64 << 20));
         check("2Gb", Some(2 << 30));

@@ -70,11 +70,16 @@ fn is_header(block: &[u8; BLOCK]) -> bool {
 }
 
 /// Unpacks the archive `file`, which messages call `what`, into `directory`, which must be empty. Its files belong
-/// to us afterwards, as those of a local context do.
+/// to us afterwards, as those of a local context do. Returns the time of the newest member.
 ///
 /// # Errors
 /// [`SourceError::Archive`], [`SourceError::Io`]; `directory` is then incomplete and to be thrown away.
-pub fn unpack(what: &str, file: &mut File, directory: &Path, limits: Limits) -> Result<(), SourceError> {
+pub fn unpack(
+    what: &str,
+    file: &mut File,
+    directory: &Path,
+    limits: Limits,
+) -> Result<Option<i64>, SourceError> {
     let failed = SourceError::archive(what);
     let unreadable = |error: io::Error| failed(ArchiveProblem::Tar(error.into()));
     let mut scan =
@@ -96,7 +101,24 @@ pub fn unpack(what: &str, file: &mut File, directory: &Path, limits: Limits) -> 
         Err(io::ErrorKind::NotFound.into())
     })
     .map_err(|error| failed(error.into()))?;
-    Ok(())
+    Ok(newest(&scan.members))
+}
+
+/// Returns the time of the newest member of an archive, in seconds since the epoch; `None` for anything else.
+pub fn newest_entry(file: &mut File, limits: Limits) -> Option<i64> {
+    let start = start_of(file).ok()?;
+    if recognise(&start) != Content::Archive {
+        return None;
+    }
+    Some(layer::scan(decoded(file).ok()?, limits).ok()?.members).and_then(|members| newest(&members))
+}
+
+fn newest(members: &[Member]) -> Option<i64> {
+    let times = members.iter().filter_map(|member| match member {
+        Member::Object(entry) => Some(entry.mtime.seconds),
+        Member::Opaque(_) => None,
+    });
+    times.max()
 }
 
 fn decoded(file: &mut File) -> io::Result<impl Read + '_> {
@@ -139,7 +161,10 @@ mod tests {
         names.sort();
         assert_eq!(names, ["a.tar", "canary", "fs"]);
         assert_eq!(std::fs::read(outer.path().join("canary")).unwrap(), b"canary");
-        result.map(|()| outer)
+        result.map(|newest| {
+            assert!(newest.is_some());
+            outer
+        })
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub struct Prepared {
     pub directory: PathBuf,
     /// The Dockerfile that took the place of the context.
     pub dockerfile: Option<Vec<u8>>,
+    /// Time of the newest member of an archive, in seconds since the epoch.
+    pub newest_entry: Option<i64>,
     /// Where it came from.
     pub origin: Origin,
 }
@@ -95,7 +97,7 @@ pub async fn prepare(
         Argument::Url(url) => from_url(sources, url, scratch).await,
         Argument::Directory(directory) => {
             let (directory, dockerfile) = (directory.clone(), None);
-            Ok(Prepared { directory, dockerfile, origin: Origin::Directory })
+            Ok(Prepared { directory, dockerfile, newest_entry: None, origin: Origin::Directory })
         }
     }
 }
@@ -157,7 +159,7 @@ pub async fn from_git(
     };
     let done = git::checkout(sources, &checkout, scratch).await?;
     let origin = Origin::Git { commit: done.commit, time: done.time };
-    Ok(Prepared { directory: done.directory, dockerfile: None, origin })
+    Ok(Prepared { directory: done.directory, dockerfile: None, newest_entry: None, origin })
 }
 
 /// Copies `input` to a file that can be read twice and has no name.
@@ -195,12 +197,12 @@ fn from_file(
 ) -> Result<Prepared, SourceError> {
     let unreadable = || SourceError::io("read", Path::new(what));
     let start = archive::start_of(&mut file).map_err(unreadable())?;
-    let mut dockerfile = None;
+    let (mut dockerfile, mut newest_entry) = (None, None);
     match archive::recognise(&start) {
         Content::Empty => {
             return Err(SourceError::NoContext { what: what.to_owned(), why: "it is empty" });
         }
-        Content::Archive => archive::unpack(what, &mut file, &scratch, limits.archive)?,
+        Content::Archive => newest_entry = archive::unpack(what, &mut file, &scratch, limits.archive)?,
         Content::Text => {
             let limit = limits.dockerfile;
             let mut text = Vec::new();
@@ -211,7 +213,7 @@ fn from_file(
             dockerfile = Some(text);
         }
     }
-    Ok(Prepared { directory: scratch, dockerfile, origin })
+    Ok(Prepared { directory: scratch, dockerfile, newest_entry, origin })
 }
 
 #[cfg(test)]

@@ -194,7 +194,7 @@ async fn input_tree(
         }
         Snapshot::Local(local) => {
             let tree = Selected::new(Arc::clone(&local.selection), Arc::clone(&local.root));
-            (Arc::new(tree), SourceKind::Context)
+            (Arc::new(tree), local.kind)
         }
     })
 }

@@ -24,6 +24,9 @@ pub enum StepError {
     /// The store, a blob, or a document.
     #[error(transparent)]
     Oci(Arc<oci::Error>),
+    /// A URL, a git repository or a fetched context.
+    #[error(transparent)]
+    Source(Arc<crate::sources::SourceError>),
     /// A registry.
     #[error(transparent)]
     Registry(Arc<oci::registry::Error>),

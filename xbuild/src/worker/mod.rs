@@ -16,6 +16,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use executor::copy::SourceKind;
 use executor::layers::Flavour;
 use executor::sandbox::Spawner;
 use executor::{diff, tree};
@@ -27,7 +28,8 @@ use oci::store::Store;
 use solver::{CacheKey, Execution, LayerResult, StepContext, StepRecord, Worker};
 
 use crate::bases::Bases;
-use crate::options::{BuildOptions, SecretSource, variable};
+use crate::fetch::Fetcher;
+use crate::options::{BuildOptions, Secret, SecretSource, variable};
 use error::StepError;
 use layer::{Layer, Layers, Stack, blocking};
 
@@ -50,6 +52,8 @@ pub struct BuildWorker {
     pub options: Arc<BuildOptions>,
     /// Open directories of contexts, by name.
     pub contexts: std::collections::BTreeMap<String, Arc<OwnedFd>>,
+    /// URLs and git repositories.
+    pub fetcher: Arc<Fetcher>,
 }
 
 /// What a step makes or names.
@@ -65,8 +69,10 @@ pub enum Snapshot {
 pub struct LocalFiles {
     /// What was selected.
     pub selection: Arc<Selection>,
-    /// The context.
+    /// The directory that they are in.
     pub root: Arc<OwnedFd>,
+    /// What they are.
+    pub kind: SourceKind,
 }
 
 impl Snapshot {
@@ -104,11 +110,11 @@ impl Worker for BuildWorker {
                 let root = self.contexts.get(&local.context).cloned().ok_or_else(|| {
                     StepError::Unsupported(format!("the context {:?} is no directory", local.context))
                 })?;
-                Ok(Snapshot::Local(Arc::new(LocalFiles { selection: Arc::clone(&local.selection), root })))
+                let (selection, kind) = (Arc::clone(&local.selection), SourceKind::Context);
+                Ok(Snapshot::Local(Arc::new(LocalFiles { selection, root, kind })))
             }
-            Op::Git(_) | Op::Http(_) => Err(StepError::Unsupported(
-                "ADD of URLs and git repositories is not supported yet".to_owned(),
-            )),
+            Op::Git(git) => Ok(Snapshot::Local(Arc::new(self.fetcher.commit(git).await?))),
+            Op::Http(http) => Ok(Snapshot::Local(Arc::new(self.fetcher.file(http).await?))),
             Op::Run(_) | Op::Copy(_) | Op::Mkdir(_) => unreachable!("the solver executes layer steps"),
         }
     }
@@ -215,26 +221,9 @@ impl BuildWorker {
 
     /// Returns a secret's value; `None` where no such secret was given.
     fn secret(&self, id: &str) -> Result<Option<Vec<u8>>, StepError> {
-        let Some(secret) = self.options.secrets.iter().find(|secret| secret.id == id) else {
-            return Ok(None);
-        };
-        match &secret.source {
-            SecretSource::Variable(name) => Ok(variable(name).map(String::into_bytes)),
-            SecretSource::File(path) => {
-                let file = std::fs::File::open(path).map_err(StepError::io("open the secret", path))?;
-                let mut data = Vec::new();
-                file.take(SECRET_LIMIT + 1)
-                    .read_to_end(&mut data)
-                    .map_err(StepError::io("read the secret", path))?;
-                if data.len() as u64 > SECRET_LIMIT {
-                    return Err(StepError::Unsupported(format!(
-                        "the secret {id:?} is larger than {} KiB: {}",
-                        SECRET_LIMIT >> 10,
-                        path.display()
-                    )));
-                }
-                Ok(Some(data))
-            }
+        match self.options.secrets.iter().find(|secret| secret.id == id) {
+            Some(secret) => read_secret(secret),
+            None => Ok(None),
         }
     }
 
@@ -270,6 +259,26 @@ impl BuildWorker {
     ) -> Result<(), StepError> {
         copy::directory(self, input, source, to).await
     }
+}
+
+/// Returns a secret's value; `None` where its variable is not set.
+pub fn read_secret(secret: &Secret) -> Result<Option<Vec<u8>>, StepError> {
+    let path = match &secret.source {
+        SecretSource::Variable(name) => return Ok(variable(name).map(String::into_bytes)),
+        SecretSource::File(path) => path,
+    };
+    let file = std::fs::File::open(path).map_err(StepError::io("open the secret", path))?;
+    let mut data = Vec::new();
+    file.take(SECRET_LIMIT + 1).read_to_end(&mut data).map_err(StepError::io("read the secret", path))?;
+    if data.len() as u64 > SECRET_LIMIT {
+        return Err(StepError::Unsupported(format!(
+            "the secret {:?} is larger than {} KiB: {}",
+            secret.id,
+            SECRET_LIMIT >> 10,
+            path.display()
+        )));
+    }
+    Ok(Some(data))
 }
 
 /// Reads the clock. Only times of new directories and of records come from here.

@@ -3,8 +3,9 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use super::inputs::{Input, Inputs, Owner};
 use crate::failure::{Class, Failure};
-use crate::options::{BuildOptions, Context, DockerfileSource};
+use crate::options::{BuildOptions, DockerfileSource, usage};
 
 /// The most bytes of a Dockerfile.
 const LIMIT: u64 = 16 << 20;
@@ -23,12 +24,19 @@ pub struct Dockerfile {
 ///
 /// # Errors
 /// A Dockerfile failure where it is missing, empty, too large or no file.
-pub fn read(options: &BuildOptions) -> Result<Dockerfile, Failure> {
-    let Context::Directory(context) = &options.context;
-    let dockerfile = match &options.dockerfile {
-        DockerfileSource::Stdin => stdin()?,
-        DockerfileSource::File(path) => file(path, context)?,
-        DockerfileSource::Default => default(context)?,
+pub fn read(options: &BuildOptions, inputs: &Inputs) -> Result<Dockerfile, Failure> {
+    let main = &inputs.main;
+    let dockerfile = match (&options.dockerfile, &inputs.dockerfile) {
+        (DockerfileSource::Default, Some(text)) => named("Dockerfile".to_owned(), text.clone(), Vec::new())?,
+        (DockerfileSource::Stdin | DockerfileSource::File(_), Some(_)) => {
+            let why = "the context is a Dockerfile itself";
+            return Err(usage("-f", why, "leave -f out, or give a context with files"));
+        }
+        (DockerfileSource::Stdin, None) => stdin()?,
+        (DockerfileSource::File(path), None) if main.owner == Owner::Fetched => within(main, path)?,
+        (DockerfileSource::File(path), None) => file(path, &main.path)?,
+        (DockerfileSource::Default, None) if main.owner == Owner::Fetched => default_within(main)?,
+        (DockerfileSource::Default, None) => default(&main.path)?,
     };
     let is_blank = |line: &&[u8]| {
         let line = line.trim_ascii();
@@ -60,7 +68,9 @@ fn file(path: &Path, context: &Path) -> Result<Dockerfile, Failure> {
     let shown = path.display().to_string();
     let within = context.join(path);
     let (found, text) = match open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && within.is_file() => (within.as_path(), open(&within)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && within.is_file() => {
+            (within.as_path(), open(&within))
+        }
         other => (path, other),
     };
     let text = text.map_err(|error| match error.kind() {
@@ -73,7 +83,36 @@ fn file(path: &Path, context: &Path) -> Result<Dockerfile, Failure> {
         found.strip_prefix(context).ok().map(Path::to_owned)
     });
     let ignore = inside.map(|path| PathBuf::from(format!("{}.dockerignore", path.display())));
-    named(found.file_name().map_or(shown, |name| name.to_string_lossy().into_owned()), text, ignore.into_iter().collect())
+    named(
+        found.file_name().map_or(shown, |name| name.to_string_lossy().into_owned()),
+        text,
+        ignore.into_iter().collect(),
+    )
+}
+
+fn default_within(main: &Input) -> Result<Dockerfile, Failure> {
+    let name = ["Dockerfile", "dockerfile"].into_iter().find(|name| main.path.join(name).exists());
+    within(main, Path::new(name.unwrap_or("Dockerfile")))
+}
+
+/// A Dockerfile of a fetched context. Its links are a stranger's: they end inside.
+fn within(main: &Input, path: &Path) -> Result<Dockerfile, Failure> {
+    let shown = path.display().to_string();
+    let told = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            failure(&shown, "there is no such file in the context", "name another one with -f")
+        }
+        _ => failure(&shown, &error.to_string(), ""),
+    };
+    let root = std::fs::canonicalize(&main.path).map_err(told)?;
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    let found = std::fs::canonicalize(root.join(relative)).map_err(told)?;
+    if !found.starts_with(&root) {
+        let why = "it is a link that leads out of the context";
+        return Err(Failure::new(Class::Refused, &["cannot read the Dockerfile", &shown, why]));
+    }
+    let text = open(&found).map_err(told)?;
+    named(path.file_name().map_or(shown, |name| name.to_string_lossy().into_owned()), text, Vec::new())
 }
 
 fn stdin() -> Result<Dockerfile, Failure> {

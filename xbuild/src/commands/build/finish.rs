@@ -79,7 +79,8 @@ fn assemble(
     solved: &Solved<Snapshot>,
     blobs: &[Blob],
 ) -> Result<StoredImage, Failure> {
-    let created = |id: StepId| solved.outcomes.get(&id).and_then(|outcome| outcome.record.as_ref()).map(|r| r.created);
+    let created =
+        |id: StepId| solved.outcomes.get(&id).and_then(|outcome| outcome.record.as_ref()).map(|r| r.created);
     let (base, own) = blobs.split_at(definition.config.rootfs.diff_ids.len().min(blobs.len()));
     let mut own = own.iter();
     let additions = definition.history.iter().map(|entry| {
@@ -87,7 +88,8 @@ fn assemble(
         let created = entry.step.and_then(created).map(rfc3339);
         Addition {
             history: oci::History { created, ..entry.history.clone() },
-            layer: layer.map(|blob| ImageLayer { diff_id: blob.diff_id, descriptor: blob.descriptor.clone() }),
+            layer: layer
+                .map(|blob| ImageLayer { diff_id: blob.diff_id, descriptor: blob.descriptor.clone() }),
         }
     });
     let made = exporter::assemble(Assembly {
@@ -127,7 +129,8 @@ fn describe(session: &Session, image: &StoredImage) -> Result<(), Failure> {
 }
 
 fn metadata(session: &Session, image: &StoredImage) -> Result<String, Failure> {
-    let names: Vec<_> = session.options.tags.iter().map(|name| name.clone().with_default_tag().to_string()).collect();
+    let names: Vec<_> =
+        session.options.tags.iter().map(|name| name.clone().with_default_tag().to_string()).collect();
     let config = document::digest_of(image.manifest.parsed.config()).map_err(oci::Error::from)?;
     let mut value = serde_json::json!({
         "containerimage.digest": image.descriptor.digest().to_string(),

@@ -4,6 +4,7 @@
 
 pub mod dockerfile;
 mod finish;
+pub mod inputs;
 mod output;
 pub mod report;
 
@@ -18,11 +19,13 @@ use frontend::{Diagnostic, File, lint};
 use oci::Store;
 use solver::{Cancel, Records, Solver, Wanted};
 
+use self::inputs::{Input, Inputs, Owner};
 use crate::args::Print;
 use crate::bases::{Bases, Pull};
 use crate::failure::{Class, Failure};
+use crate::fetch::Fetcher;
 use crate::needs::{Answers, ContextDirectory, named};
-use crate::options::{BuildOptions, Context};
+use crate::options::BuildOptions;
 use crate::progress::{Ending, Progress, Style, Terminal};
 use crate::worker::BuildWorker;
 use crate::worker::build::Build;
@@ -38,9 +41,16 @@ pub fn run(options: BuildOptions, root: &Path) -> Result<u8, Failure> {
         return super::lint::run(&options, root);
     }
     let spawner = crate::spawner()?;
-    let store = Store::open(root)?;
+    let store = Arc::new(Store::open(root)?);
     store.sweep()?;
-    let source = dockerfile::read(&options)?;
+    let options = Arc::new(options);
+    let runtime = crate::runtime()?;
+    let build = Arc::new(Build::new(Arc::clone(&store)));
+    let inputs = match Inputs::at_hand(&options) {
+        Some(inputs) => inputs,
+        None => runtime.block_on(fetch_inputs(&options, &store, &build))?,
+    };
+    let source = dockerfile::read(&options, &inputs)?;
     let file = frontend::parse(&source.text);
     if options.print == Some(Print::Instructions) {
         let text = String::from_utf8_lossy(&source.text);
@@ -48,10 +58,11 @@ pub fn run(options: BuildOptions, root: &Path) -> Result<u8, Failure> {
         crate::commands::print(&format!("{:#}\n", instructions.unwrap_or_default()))?;
         return Ok(0);
     }
-    let terminal = if std::io::IsTerminal::is_terminal(&std::io::stderr()) { Terminal::Yes } else { Terminal::No };
+    let terminal =
+        if std::io::IsTerminal::is_terminal(&std::io::stderr()) { Terminal::Yes } else { Terminal::No };
     let progress = Arc::new(Progress::start(Style::of(options.progress, terminal)));
-    let session = Session { options: Arc::new(options), store: Arc::new(store), spawner, progress, file, source };
-    let ended = crate::runtime()?.block_on(session.build());
+    let session = Session { options, store, spawner, progress, build, inputs, file, source };
+    let ended = runtime.block_on(session.build());
     let report = |ending| Arc::try_unwrap(session.progress).map(|progress| progress.finish(ending));
     match ended {
         Ok(()) => {
@@ -65,12 +76,32 @@ pub fn run(options: BuildOptions, root: &Path) -> Result<u8, Failure> {
     }
 }
 
+/// Fetches the contexts that must be, before there is a Dockerfile to show progress of.
+///
+/// # Errors
+/// A source failure, or the signal that came first.
+pub async fn fetch_inputs(
+    options: &BuildOptions,
+    store: &Arc<Store>,
+    build: &Arc<Build>,
+) -> Result<Inputs, Failure> {
+    let note = |text: String| {
+        // Nobody may be reading any more.
+        let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), format!("{text}\n").as_bytes());
+    };
+    let registries = Arc::new(Registries::new(options.insecure_registries.clone(), note));
+    let fetcher = Fetcher::new(Arc::clone(store), Arc::clone(build), registries, options);
+    Inputs::fetch(options, &fetcher).await
+}
+
 /// One build.
 struct Session {
     options: Arc<BuildOptions>,
     store: Arc<Store>,
     spawner: Spawner,
     progress: Arc<Progress>,
+    build: Arc<Build>,
+    inputs: Inputs,
     file: File,
     source: dockerfile::Dockerfile,
 }
@@ -80,16 +111,20 @@ impl Session {
         let registries = self.registries();
         let pull = if self.options.pull { Pull::Always } else { Pull::Missing };
         let bases = Arc::new(Bases::new(Arc::clone(&self.store), Arc::clone(&registries), pull));
-        let answers = self.answers(Arc::clone(&bases))?;
+        let (store, build) = (Arc::clone(&self.store), Arc::clone(&self.build));
+        let fetcher = Fetcher::new(store, build, Arc::clone(&registries), &self.options);
+        let fetcher = Arc::new(fetcher);
+        let answers = self.answers(Arc::clone(&bases), Arc::clone(&fetcher))?;
         let definition = self.lower(&answers).await?;
-        let contexts = answers.directories.iter().map(|(name, context)| (name.clone(), Arc::clone(&context.root)));
+        let contexts =
+            answers.directories.iter().map(|(name, context)| (name.clone(), Arc::clone(&context.root)));
         let contexts: BTreeMap<_, _> = contexts.collect();
         answers.save();
         self.note_skipped(&definition);
         if let Some(print) = self.options.print {
             return self.print(print, &definition);
         }
-        let build = Arc::new(Build::new(Arc::clone(&self.store)));
+        let build = Arc::clone(&self.build);
         let worker = Arc::new(BuildWorker {
             store: Arc::clone(&self.store),
             layers: Layers::new(Arc::clone(&self.store), Arc::clone(&build), Arc::clone(&registries)),
@@ -98,6 +133,7 @@ impl Session {
             spawner: self.spawner.clone(),
             options: Arc::clone(&self.options),
             contexts,
+            fetcher,
         });
         let solved = self.solve(&worker, &definition).await?;
         finish::finish(self, &worker, &registries, definition, &solved).await
@@ -113,23 +149,26 @@ impl Session {
         Arc::new(Registries::new(self.options.insecure_registries.clone(), note))
     }
 
-    fn answers(&self, bases: Arc<Bases>) -> Result<Answers, Failure> {
-        let Context::Directory(main) = &self.options.context;
-        let (_, named_directories, layouts) = named(&self.options.contexts);
+    fn answers(&self, bases: Arc<Bases>, fetcher: Arc<Fetcher>) -> Result<Answers, Failure> {
+        let (_, layouts) = named(&self.options.contexts);
         let contexts = self.store.root().join("contexts");
         let names: Vec<_> = self.source.ignore_names.iter().map(std::path::PathBuf::as_path).collect();
         let mut directories = BTreeMap::new();
-        directories.insert(String::new(), ContextDirectory::open(main, &names, &contexts)?);
-        for (name, path) in named_directories {
-            let ignore = [Path::new(".dockerignore")];
-            directories.insert(name, ContextDirectory::open(&path, &ignore, &contexts)?);
+        let open = |input: &Input, names: &[&Path]| match input.owner {
+            Owner::User => ContextDirectory::open(&input.path, names, &contexts),
+            Owner::Fetched => ContextDirectory::fetched(&input.path),
+        };
+        directories.insert(String::new(), open(&self.inputs.main, &names)?);
+        for (name, input) in &self.inputs.named {
+            directories.insert(name.clone(), open(input, &[Path::new(".dockerignore")])?);
         }
-        Ok(Answers { directories, layouts, bases })
+        Ok(Answers { directories, layouts, bases, fetcher })
     }
 
     async fn lower(&self, answers: &Answers) -> Result<Definition, Failure> {
         let ignore = answers.directories.get("").and_then(|context| context.ignore.as_ref());
-        let options = lower_options(&self.options, ignore.map(|file| file.rules.clone()));
+        let ignore = ignore.map(|file| file.rules.clone());
+        let options = lower_options(&self.options, &self.inputs, ignore);
         lint::check_argument(&options)
             .map_err(|why| crate::options::usage("--build-arg BUILDKIT_DOCKERFILE_CHECK", &why, ""))?;
         let mut known = Known::default();
@@ -144,15 +183,18 @@ impl Session {
                     self.warn(&options, warnings)?;
                     return Ok(*definition);
                 }
-                Err(diagnostics) => return Err(report::mistakes(&self.file, &self.source.name, &diagnostics)),
+                Err(diagnostics) => {
+                    return Err(report::mistakes(&self.file, &self.source.name, &diagnostics));
+                }
             }
         }
     }
 
     /// Tells of findings, each once; fails where the file says that they are errors.
     fn warn(&self, options: &lower::Options, mut warnings: Vec<Diagnostic>) -> Result<(), Failure> {
-        let Context::Directory(context) = &self.options.context;
-        let request = lint::Request { rules: self.options.lint_rules, git: super::lint::git_directory(context) };
+        let context = &self.inputs.main.path;
+        let request =
+            lint::Request { rules: self.options.lint_rules, git: super::lint::git_directory(context) };
         warnings.extend(lint::own(&self.file, options, request));
         for warning in &warnings {
             self.progress.note(report::warning(&self.file, &self.source.name, warning));
@@ -237,8 +279,12 @@ impl Session {
 }
 
 /// Returns what the options mean to lowering.
-pub fn lower_options(options: &BuildOptions, ignore: Option<frontend::graph::pattern::ignore::Rules>) -> lower::Options {
-    let (contexts, _, _) = named(&options.contexts);
+pub fn lower_options(
+    options: &BuildOptions,
+    inputs: &Inputs,
+    ignore: Option<frontend::graph::pattern::ignore::Rules>,
+) -> lower::Options {
+    let (contexts, _) = named(&options.contexts);
     lower::Options {
         target: options.target.clone(),
         build_args: options.build_args.clone(),
@@ -255,6 +301,7 @@ pub fn lower_options(options: &BuildOptions, ignore: Option<frontend::graph::pat
         ulimits: options.ulimits.clone(),
         shm_size: options.shm_size,
         contexts,
+        context_times: inputs.times.clone(),
         all_stages: options.all_stages,
         allow: options.allow.iter().filter_map(|name| Entitlement::of_name(name)).collect(),
         ignore,

@@ -23,8 +23,11 @@ pub fn mistakes(file: &File, name: &str, diagnostics: &[Diagnostic]) -> Failure 
         mistake.unwrap_or(text) + "\n\n"
     };
     let detail: String = diagnostics.iter().map(excerpt).collect();
-    let class = |rule: &str, class: Class| errors.iter().all(|found| found.rule == Some(rule)).then_some(class);
-    let class = class(REFUSED, Class::Refused).or_else(|| class(MISSING_SOURCE, Class::Source)).unwrap_or(Class::Dockerfile);
+    let class =
+        |rule: &str, class: Class| errors.iter().all(|found| found.rule == Some(rule)).then_some(class);
+    let class = class(REFUSED, Class::Refused)
+        .or_else(|| class(MISSING_SOURCE, Class::Source))
+        .unwrap_or(Class::Dockerfile);
     let Some(first) = errors.first() else {
         return Failure::new(Class::Internal, &["lowering failed without a reason", name]);
     };
@@ -33,7 +36,10 @@ pub fn mistakes(file: &File, name: &str, diagnostics: &[Diagnostic]) -> Failure 
         count => format!(" (and {} more, see above)", count - 1),
     };
     let place = place(file, name, first);
-    let failure = Failure::new(class, &[&format!("{}{more}", first.message), &place, "", first.help.as_deref().unwrap_or("")]);
+    let failure = Failure::new(
+        class,
+        &[&format!("{}{more}", first.message), &place, "", first.help.as_deref().unwrap_or("")],
+    );
     failure.with_detail(detail)
 }
 
@@ -50,9 +56,10 @@ fn place(file: &File, name: &str, diagnostic: &Diagnostic) -> String {
 
 /// Says where in the Dockerfile the need arose that could not be answered.
 pub fn at_first_need(failure: Failure, file: &File, name: &str, needs: &BTreeMap<Need, Asked>) -> Failure {
-    let images = needs.iter().filter(|(need, _)| matches!(need, Need::Image(_)));
+    let fetched =
+        needs.iter().filter(|(need, _)| matches!(need, Need::Image(_) | Need::Url(_) | Need::Git(_)));
     let place = |asked: &Asked| format!("{name}:{}", file.position(asked.span.start).line);
-    let places: Vec<_> = images.map(|(_, asked)| place(asked)).collect();
+    let places: Vec<_> = fetched.map(|(_, asked)| place(asked)).collect();
     match places.as_slice() {
         [one] => Failure { line: format!("{} — {one}", failure.line), ..failure },
         _ => failure,

@@ -168,7 +168,7 @@ impl Job<'_> {
     async fn run(&self, wanted: &str, scratch: &Path) -> Result<(String, i64), SourceError> {
         let commit = self.repository.ensure(wanted, self.checkout.reference).await?;
         self.check_size(&commit).await?;
-        let time = self.time(&commit).await?;
+        let time = self.repository.time(&commit).await?;
         std::fs::create_dir(&self.tree).map_err(SourceError::io("create", &self.tree))?;
         let keeps = self.checkout.keeps_git_directory();
         let directory = if keeps { self.tree.join(".git") } else { scratch.join("git") };
@@ -235,17 +235,6 @@ impl Job<'_> {
             return Err(SourceError::TooLarge { what: what(), limit: limits.bytes });
         }
         result
-    }
-
-    async fn time(&self, commit: &str) -> Result<i64, SourceError> {
-        let arguments = ["show", "--no-patch", "--no-show-signature", "--format=%ct", commit, "--"];
-        let own = self.repository.git().own();
-        let text = own.run("look into", &arguments, self.sources.limits.listing).await?;
-        text.trim().parse().map_err(|_| SourceError::Git {
-            action: "look into",
-            remote: self.checkout.remote.to_string(),
-            detail: format!("{:?} is no time of a commit", text.trim()),
-        })
     }
 
     /// Makes the repository of the checkout; one that is not kept borrows the cache's objects.

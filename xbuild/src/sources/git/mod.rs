@@ -66,6 +66,16 @@ impl Environment {
     }
 }
 
+/// Returns the time of a commit in seconds since the epoch, fetching it.
+///
+/// # Errors
+/// [`SourceError::NoReference`], [`SourceError::Git`], [`SourceError::GitTimeout`], [`SourceError::NoGit`].
+pub async fn time(sources: &Sources, remote: &Remote, resolved: &Resolved) -> Result<i64, SourceError> {
+    let repository = Repository::open(sources, remote, ObjectFormat::of(&resolved.commit)).await?;
+    let commit = repository.ensure(&resolved.commit, resolved.name.as_deref()).await?;
+    repository.time(&commit).await
+}
+
 /// Returns the commit that `reference` stands for: a branch, a tag, a full name, a commit or the beginning of one;
 /// empty for the remote's default. A full commit id is taken at its word until it is checked out.
 ///

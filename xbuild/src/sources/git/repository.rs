@@ -148,6 +148,17 @@ impl<'a> Repository<'a> {
         }
     }
 
+    /// Returns the committer's time of a commit that is there, in seconds since the epoch.
+    pub async fn time(&self, commit: &str) -> Result<i64, SourceError> {
+        let arguments = ["show", "--no-patch", "--no-show-signature", "--format=%ct", commit, "--"];
+        let text = self.git.own().run("look into", &arguments, self.sources.limits.listing).await?;
+        text.trim().parse().map_err(|_| SourceError::Git {
+            action: "look into",
+            remote: self.remote.to_string(),
+            detail: format!("{:?} is no time of a commit", text.trim()),
+        })
+    }
+
     async fn make(&self) -> Result<(), SourceError> {
         if self.directory.join("HEAD").is_file() {
             return self.remove_stale_locks();
