@@ -17,8 +17,7 @@ pub(super) fn check(view: &View<'_>, options: &Options, found: &mut Vec<Diagnost
         };
         let replaced = |name: &str| options.context(name, options.target_platform()).is_some();
         let title = from.name.as_ref().map_or("", |title| title.value.as_str());
-        let stage =
-            || view.stages.iter().take(seen.stage.index).any(|other| other.stage.name() == name.value);
+        let stage = || view.names.earlier(&name.value, seen.stage.index).is_some();
         if name.value == "scratch" || replaced(&name.value) || replaced(title) || stage() {
             continue;
         }

@@ -3,7 +3,7 @@
 use super::script::{self, Simple};
 use super::stages::{Running, Seen, View};
 use crate::Diagnostic;
-use crate::instruction::{ArgDefinition, Command, Copy, InstructionKind};
+use crate::instruction::{ArgDefinition, Command, Copy, InstructionKind, Span};
 
 /// Looks at every stage.
 pub(super) fn check(view: &View<'_>, found: &mut Vec<Diagnostic>) {
@@ -11,9 +11,8 @@ pub(super) fn check(view: &View<'_>, found: &mut Vec<Diagnostic>) {
         found.extend(copy_before_install(stage));
         for instruction in stage.stage.instructions {
             let InstructionKind::Arg(arguments) = &instruction.kind else { continue };
-            let later = |running: &&Running<'_>| running.instruction.span > instruction.span;
-            let later: Vec<&Running<'_>> = stage.runs.iter().filter(later).collect();
-            found.extend(arguments.iter().filter_map(|argument| volatile(argument, &later)));
+            let volatile = arguments.iter().filter(|argument| changes_often(&argument.name.value));
+            found.extend(volatile.filter_map(|argument| too_early(argument, stage, instruction.span)));
         }
     }
 }
@@ -67,13 +66,11 @@ fn installs(command: &Simple) -> bool {
     }
 }
 
-fn volatile(argument: &ArgDefinition, later: &[&Running<'_>]) -> Option<Diagnostic> {
+fn too_early(argument: &ArgDefinition, stage: &Seen<'_>, span: Span) -> Option<Diagnostic> {
     let name = argument.name.value.as_str();
-    if !changes_often(name) {
-        return None;
-    }
+    let later = stage.runs.iter().filter(|running| running.instruction.span > span);
     // Up to the first use it could stand lower.
-    let unused = later.iter().take_while(|running| !mentions(running, name)).count();
+    let unused = later.take_while(|running| !mentions(running, name)).count();
     if unused == 0 {
         return None;
     }

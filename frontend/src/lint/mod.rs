@@ -66,6 +66,9 @@ pub fn check(file: &File, options: &Options, known: &Known, request: Request) ->
 /// Returns the findings of xbuild's own rules that are on, in order of place.
 pub fn own(file: &File, options: &Options, request: Request) -> Vec<Diagnostic> {
     let check = lower::settings(file, options);
+    if !may_be_on(&check, file, request.rules) {
+        return Vec::new();
+    }
     let Ok(stages) = Stages::of(&file.instructions) else { return Vec::new() };
     let view = stages::view(file, &stages, options);
     let mut found = Vec::new();
@@ -99,6 +102,13 @@ fn sort(findings: &mut Vec<Diagnostic>) {
     findings.dedup();
 }
 
+/// Says whether any own rule could be on, so that builds that ask for none do not pay for them.
+fn may_be_on(check: &Check, file: &File, rules: RuleSet) -> bool {
+    let own = |names: &[String]| names.iter().any(|name| name.to_lowercase().starts_with(rules::OWN));
+    let at_instruction = || file.instructions.iter().any(|instruction| own(&instruction.experimental_rules));
+    rules == RuleSet::All || own(&check.experimental) || at_instruction()
+}
+
 /// Says whether an own rule is on at a place.
 fn is_on(check: &Check, file: &File, rules: RuleSet, finding: &Diagnostic) -> bool {
     let Some(name) = finding.rule else { return true };
@@ -125,11 +135,10 @@ pub fn instruction_at(file: &File, byte: usize) -> Option<&Instruction> {
 /// Returns the line under which BuildKit reports a finding: the first one of its instruction, but for an empty
 /// continuation the line where that ends.
 pub fn line(file: &File, finding: &Diagnostic) -> u32 {
-    let own = file.position(finding.span.start).line;
-    if finding.rule == Some("NoEmptyContinuation") {
-        return own;
-    }
     let inside =
         instruction_at(file, finding.span.start).filter(|found| finding.span.start <= found.span.end);
-    inside.map_or(own, |instruction| instruction.lines.0)
+    match inside {
+        Some(instruction) if finding.rule != Some("NoEmptyContinuation") => instruction.lines.0,
+        Some(_) | None => file.position(finding.span.start).line,
+    }
 }

@@ -9,6 +9,8 @@ use crate::stage::{Stage, Stages};
 pub(super) struct View<'a> {
     /// The file.
     pub(super) file: &'a File,
+    /// Its stages by name.
+    pub(super) names: &'a Stages<'a>,
     /// In order.
     pub(super) stages: Vec<Seen<'a>>,
 }
@@ -61,7 +63,7 @@ pub(super) fn view<'a>(file: &'a File, stages: &'a Stages<'a>, options: &Options
         seen[index].in_image = true;
         next = seen[index].base;
     }
-    View { file, stages: seen }
+    View { file, names: stages, stages: seen }
 }
 
 impl Running<'_> {

@@ -310,3 +310,18 @@ fn a_base_of_another_platform() {
         assert_eq!(found.count(), expect, "{architecture}");
     }
 }
+
+#[test]
+fn large_files_cost_time_in_proportion() {
+    let stages: String = (0..20_000).map(|number| format!("FROM a AS s{number}\nRUN a | b\n")).collect();
+    let runs = format!(
+        "FROM a:1\nARG GIT_SHA\n{}",
+        "COPY . .\nRUN npm ci; case $x in a|b) c;; esac | d\n".repeat(20_000)
+    );
+    let request = Request { rules: RuleSet::All, git: GitDirectory::Present };
+    for text in [stages, runs] {
+        let start = std::time::Instant::now();
+        assert!(found(&text, &options(), request).len() >= 20_000);
+        assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
+    }
+}
