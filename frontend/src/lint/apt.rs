@@ -28,14 +28,20 @@ pub(super) fn check(view: &View<'_>, found: &mut Vec<Diagnostic>) {
     }
 }
 
+/// Whether a command is apt with one of these verbs, also behind `xargs` and as the wrapper of tonistiigi/xx.
 fn is_apt(command: &Simple, verbs: &[&str]) -> bool {
-    let first = || command.operands().find(|word| verbs.contains(word)).is_some();
-    matches!(command.program(), "apt-get" | "apt" | "aptitude") && first()
+    const NAMES: [&str; 5] = ["apt-get", "apt", "aptitude", "xx-apt-get", "xx-apt"];
+    let is_name = |word: &String| NAMES.contains(&word.rsplit('/').next().unwrap_or_default());
+    let arguments = command.words.iter().skip_while(|word| !is_name(word)).skip(1);
+    arguments.map(String::as_str).any(|word| verbs.contains(&word))
 }
 
 fn removes_lists(command: &Simple) -> bool {
     const LISTS: &str = "/var/lib/apt";
-    matches!(command.program(), "rm" | "find") && command.operands().any(|word| word.starts_with(LISTS))
+    let deletes = matches!(command.program(), "rm" | "find");
+    // Debian 13's apt has a verb for it.
+    is_apt(command, &["dist-clean", "distclean"])
+        || (deletes && command.operands().any(|word| word.starts_with(LISTS)))
 }
 
 /// Whether the lists lie on a mount, which no layer holds.

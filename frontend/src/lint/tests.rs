@@ -97,6 +97,8 @@ fn apt_lists() {
         "FROM a:1\nRUN --mount=type=cache,target=/var/lib/apt apt-get update && apt-get install x\n",
         &[],
     );
+    check("AptUpdateAlone", "FROM a:1\nRUN apt-get update; xargs -rt apt-get install -y < list\n", &[]);
+    check("AptListsKept", "FROM a:1\nRUN apt-get update; apt-get install x; apt-get dist-clean\n", &[]);
     // A stage that only lends files leaves nothing in the image; one that is a base does.
     check(
         "AptListsKept",
