@@ -3,7 +3,8 @@
 //! ```text
 //! <key>                        a StepRecord as JSON
 //! <key>.why                    a Why as JSON, read only to explain
-//! cutoff/<below>/<content id>  the key that first made this content on this state
+//! cutoff/<below>/<content id>  the key that first made this content on this state; `@<seconds>` is added where the
+//!                              step had a SOURCE_DATE_EPOCH, whose times a content id does not tell
 //! ops/<op digest>              the key that the op produced last
 //! tmp/                         files that are being written
 //! ```
@@ -70,9 +71,14 @@ impl Records {
         self.cutoff(below).exists()
     }
 
-    /// Returns the first result that has this content on this state.
-    pub fn with_content(&self, below: Below, content: ContentHash) -> Option<StepRecord> {
-        let key = read_key(&self.cutoff(below).join(content.to_string()))?;
+    /// Returns the first result that has this content on this state, and the times of this SOURCE_DATE_EPOCH.
+    pub fn with_content(
+        &self,
+        below: Below,
+        epoch: Option<i64>,
+        content: ContentHash,
+    ) -> Option<StepRecord> {
+        let key = read_key(&self.cutoff(below).join(content_name(epoch, content)))?;
         self.get(key).filter(|record| record.layer.content_id == content)
     }
 
@@ -116,14 +122,19 @@ impl Records {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn put_content(&self, below: Below, record: &StepRecord) -> Result<(), RecordError> {
+    pub fn put_content(
+        &self,
+        below: Below,
+        epoch: Option<i64>,
+        record: &StepRecord,
+    ) -> Result<(), RecordError> {
         let content = record.layer.content_id;
-        if self.with_content(below, content).is_some_and(|earlier| earlier.layer == record.layer) {
+        if self.with_content(below, epoch, content).is_some_and(|earlier| earlier.layer == record.layer) {
             return Ok(());
         }
         let directory = self.cutoff(below);
         fs::create_dir_all(&directory).map_err(|source| RecordError { path: directory.clone(), source })?;
-        self.write(&directory.join(content.to_string()), record.key.to_string().as_bytes())
+        self.write(&directory.join(content_name(epoch, content)), record.key.to_string().as_bytes())
     }
 
     /// Removes a record and its components; what is not there is removed already.
@@ -198,6 +209,13 @@ impl Records {
             let _ = fs::remove_file(&temporary);
             RecordError { path: path.to_owned(), source }
         })
+    }
+}
+
+fn content_name(epoch: Option<i64>, content: ContentHash) -> String {
+    match epoch {
+        Some(epoch) => format!("{content}@{epoch}"),
+        None => content.to_string(),
     }
 }
 

@@ -178,7 +178,7 @@ impl<W: Worker> Ran<W> {
         if step.no_cache {
             return None;
         }
-        let earlier = run.records.with_content(below, content)?;
+        let earlier = run.records.with_content(below, step.source_date_epoch, content)?;
         if !run.worker.available(&earlier.layer) {
             return None;
         }
@@ -287,7 +287,7 @@ async fn write<W: Worker>(
     blocking(run, move |run| {
         run.records.put(&record)?;
         if let Extra::Ran { below, selection } = extra {
-            run.records.put_content(below, &record)?;
+            run.records.put_content(below, run.graph.step(id).source_date_epoch, &record)?;
             if let Some(key) = selection {
                 run.records.put(&StepRecord { key, ..record })?;
             }

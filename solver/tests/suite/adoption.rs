@@ -133,3 +133,18 @@ async fn equal_selections_on_other_parents_are_not_confused() {
     assert_eq!(scene.solve(&graph("one")).await, ["copy"]);
     assert_eq!(scene.solve(&graph("two")).await, ["copy"]);
 }
+
+#[tokio::test]
+async fn results_of_another_source_date_epoch_are_not_adopted() {
+    let scene = Scene::new();
+    scene.makes("a", "the same");
+    let graph = chain("base", &["a"]);
+    for epoch in [None, Some(1), Some(2)] {
+        let outcomes = scene.try_solve(&graph.source_date_epoch(epoch)).await.unwrap().outcomes;
+        assert_eq!(outcomes[&StepId(1)].how, How::Ran, "its layer has other times: {epoch:?}");
+    }
+    assert_eq!(scene.ran(), ["a", "a", "a"]);
+    for epoch in [None, Some(1), Some(2)] {
+        assert!(scene.solve(&graph.source_date_epoch(epoch)).await.is_empty(), "{epoch:?}");
+    }
+}

@@ -370,6 +370,15 @@ impl Graph {
         }
         Self(graph)
     }
+
+    /// The same graph with the times of its layers given.
+    pub fn source_date_epoch(&self, epoch: Option<i64>) -> Self {
+        let mut graph = StepGraph::default();
+        for (_, step) in self.0.iter() {
+            graph.push(Step { source_date_epoch: epoch, ..step.clone() });
+        }
+        Self(graph)
+    }
 }
 
 /// A source and a chain of steps on it.
