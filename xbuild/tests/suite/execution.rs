@@ -17,6 +17,16 @@ fn the_environment_user_and_directory_are_those_of_the_dockerfile() {
 }
 
 #[test]
+fn a_workdir_of_an_unknown_user_is_roots_and_told() {
+    let scratch = Scratch::new().with_busybox();
+    let context = scratch.context("c", &[("Dockerfile", "FROM busybox\nUSER later\nWORKDIR /w/\n")]);
+    let tar = scratch.path().join("out.tar");
+    let built = scratch.build(&context, &["-t", "app", "-o", &format!("type=tar,dest={}", tar.display())]).ok();
+    assert!(built.stderr.contains("belongs to root: user \"later\""), "{}", built.stderr);
+    assert!(listing(&tar).iter().any(|line| line.starts_with("drwxr-xr-x 0/0") && line.ends_with(" w/")));
+}
+
+#[test]
 fn whiteouts_links_modes_owners_and_devices_survive_into_the_image() {
     let scratch = Scratch::new().with_busybox();
     let text = "FROM busybox\nRUN mkdir -p /d/sub && echo x > /d/a && echo y > /d/sub/b && echo z > /gone\n\
@@ -55,6 +65,28 @@ fn net_06_hosts_and_resolv_conf_never_reach_a_layer() {
     }
     let devices = lines.iter().filter(|line| line.contains(" dev/") && !line.ends_with("dev/")).count();
     assert_eq!(devices, 0, "{lines:#?}");
+}
+
+#[test]
+fn system_directories_that_the_image_lacks_stay_and_other_mount_points_do_not() {
+    let scratch = Scratch::new().with_busybox();
+    let text = "FROM busybox AS tools\nFROM scratch\nCOPY --from=tools /bin/busybox /bin/busybox\n\
+        RUN --mount=type=tmpfs,target=/t/mp --mount=type=cache,target=/cache [\"/bin/busybox\", \"true\"]\n";
+    let context = scratch.context("c", &[("Dockerfile", text)]);
+    let tar = scratch.path().join("out.tar");
+    scratch.build(&context, &["-o", &format!("type=tar,dest={}", tar.display())]).ok();
+    let names: Vec<_> = listing(&tar).iter().map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect();
+    assert_eq!(names, ["bin/", "bin/busybox", "dev/", "proc/", "sys/"]);
+}
+
+#[test]
+fn caches_with_another_owner_are_other_caches() {
+    let scratch = Scratch::new().with_busybox();
+    let text = "FROM busybox\nRUN --mount=type=cache,target=/c touch /c/root\n\
+        RUN --mount=type=cache,target=/c,uid=10 test ! -e /c/root && test \"$(stat -c %u /c)\" = 10 && touch /c/ten\n\
+        RUN --mount=type=cache,target=/c test -e /c/root && test ! -e /c/ten\n";
+    let context = scratch.context("c", &[("Dockerfile", text)]);
+    scratch.build(&context, &["-t", "app"]).ok();
 }
 
 #[test]
