@@ -21,7 +21,8 @@ fn a_workdir_of_an_unknown_user_is_roots_and_told() {
     let scratch = Scratch::new().with_busybox();
     let context = scratch.context("c", &[("Dockerfile", "FROM busybox\nUSER later\nWORKDIR /w/\n")]);
     let tar = scratch.path().join("out.tar");
-    let built = scratch.build(&context, &["-t", "app", "-o", &format!("type=tar,dest={}", tar.display())]).ok();
+    let built =
+        scratch.build(&context, &["-t", "app", "-o", &format!("type=tar,dest={}", tar.display())]).ok();
     assert!(built.stderr.contains("belongs to root: user \"later\""), "{}", built.stderr);
     assert!(listing(&tar).iter().any(|line| line.starts_with("drwxr-xr-x 0/0") && line.ends_with(" w/")));
 }
@@ -75,7 +76,8 @@ fn system_directories_that_the_image_lacks_stay_and_other_mount_points_do_not() 
     let context = scratch.context("c", &[("Dockerfile", text)]);
     let tar = scratch.path().join("out.tar");
     scratch.build(&context, &["-o", &format!("type=tar,dest={}", tar.display())]).ok();
-    let names: Vec<_> = listing(&tar).iter().map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect();
+    let names: Vec<_> =
+        listing(&tar).iter().map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect();
     assert_eq!(names, ["bin/", "bin/busybox", "dev/", "proc/", "sys/"]);
 }
 
