@@ -58,7 +58,7 @@ pub enum Command {
 /// Options of `xbuild build`.
 #[derive(Debug, Args)]
 pub struct BuildArgs {
-    /// Directory of the files that COPY and ADD take
+    /// Where COPY and ADD take files from: a directory, a git repository or archive by URL, `-` for standard input
     pub context: String,
     /// Name of the image, `name[:tag]` (repeatable)
     #[arg(short, long = "tag", value_name = "NAME")]
@@ -72,7 +72,7 @@ pub struct BuildArgs {
     /// Value of an ARG; without `=VALUE` it is taken from the environment
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub build_arg: Vec<String>,
-    /// A further context: a directory, docker-image://NAME or oci-layout://DIR
+    /// A further context: a directory, a git repository or URL, docker-image://NAME or oci-layout://DIR
     #[arg(long, value_name = "NAME=SOURCE")]
     pub build_context: Vec<String>,
     /// Platform to build for, such as linux/amd64
@@ -189,7 +189,7 @@ pub struct BuildArgs {
     those that begin with xbuild/ are on here, and in builds where the file says `# check=experimental=xbuild`. \
     Exit code: 0, also with warnings; 3 with mistakes, or with findings and error=true.")]
 pub struct LintArgs {
-    /// Directory of the build context
+    /// The build context: a directory, a URL, or `-` for standard input
     #[arg(default_value = ".")]
     pub context: String,
     /// Dockerfile (default: CONTEXT/Dockerfile; `-` reads it from standard input)

@@ -45,6 +45,17 @@ pub fn human(bytes: u64) -> String {
     }
 }
 
+/// Does `work`, which may be dropped at any time, unless a signal comes first.
+///
+/// # Errors
+/// Those of the work, and the signal.
+pub async fn interruptible<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::select! {
+        done = work => done,
+        signal = signalled() => Err(Failure::new(crate::failure::Class::Signal(signal), &["interrupted"])),
+    }
+}
+
 /// Returns the number of the first SIGINT or SIGTERM.
 pub async fn signalled() -> i32 {
     use tokio::signal::unix::{SignalKind, signal};

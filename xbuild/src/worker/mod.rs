@@ -102,7 +102,7 @@ impl Worker for BuildWorker {
         self.layers.available(layer)
     }
 
-    async fn source(&self, step: &Step, _context: &StepContext) -> Result<Snapshot, StepError> {
+    async fn source(&self, step: &Step, context: &StepContext) -> Result<Snapshot, StepError> {
         match &step.op {
             Op::Image(image) => Ok(Snapshot::Layers(self.bases.stack(&image.manifest, &image.reference)?)),
             Op::OciLayout(layout) => Ok(Snapshot::Layers(self.bases.stack(&layout.manifest, "")?)),
@@ -113,8 +113,8 @@ impl Worker for BuildWorker {
                 let (selection, kind) = (Arc::clone(&local.selection), SourceKind::Context);
                 Ok(Snapshot::Local(Arc::new(LocalFiles { selection, root, kind })))
             }
-            Op::Git(git) => Ok(Snapshot::Local(Arc::new(self.fetcher.commit(git).await?))),
-            Op::Http(http) => Ok(Snapshot::Local(Arc::new(self.fetcher.file(http).await?))),
+            Op::Git(git) => fetched(self.fetcher.commit(git), context).await,
+            Op::Http(http) => fetched(self.fetcher.file(http), context).await,
             Op::Run(_) | Op::Copy(_) | Op::Mkdir(_) => unreachable!("the solver executes layer steps"),
         }
     }
@@ -258,6 +258,17 @@ impl BuildWorker {
         to: &std::path::Path,
     ) -> Result<(), StepError> {
         copy::directory(self, input, source, to).await
+    }
+}
+
+/// Waits for files on their way, unless the build is stopped.
+async fn fetched(
+    files: impl Future<Output = Result<LocalFiles, StepError>>,
+    context: &StepContext,
+) -> Result<Snapshot, StepError> {
+    tokio::select! {
+        files = files => Ok(Snapshot::Local(Arc::new(files?))),
+        () = context.cancelled() => Err(StepError::Stopped),
     }
 }
 

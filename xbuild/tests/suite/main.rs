@@ -8,6 +8,7 @@ mod inputs;
 mod lint;
 mod outputs;
 mod registry;
+mod sources;
 mod tidy;
 
 /// Says that a test cannot run here; fails it instead under XBUILD_TEST_STRICT=1.

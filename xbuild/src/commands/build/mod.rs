@@ -48,7 +48,7 @@ pub fn run(options: BuildOptions, root: &Path) -> Result<u8, Failure> {
     let build = Arc::new(Build::new(Arc::clone(&store)));
     let inputs = match Inputs::at_hand(&options) {
         Some(inputs) => inputs,
-        None => runtime.block_on(fetch_inputs(&options, &store, &build))?,
+        None => runtime.block_on(super::interruptible(fetch_inputs(&options, &store, &build)))?,
     };
     let source = dockerfile::read(&options, &inputs)?;
     let file = frontend::parse(&source.text);
@@ -115,7 +115,7 @@ impl Session {
         let fetcher = Fetcher::new(store, build, Arc::clone(&registries), &self.options);
         let fetcher = Arc::new(fetcher);
         let answers = self.answers(Arc::clone(&bases), Arc::clone(&fetcher))?;
-        let definition = self.lower(&answers).await?;
+        let definition = super::interruptible(self.lower(&answers)).await?;
         let contexts =
             answers.directories.iter().map(|(name, context)| (name.clone(), Arc::clone(&context.root)));
         let contexts: BTreeMap<_, _> = contexts.collect();

@@ -76,7 +76,7 @@ pub async fn time(sources: &Sources, remote: &Remote, resolved: &Resolved) -> Re
     repository.time(&commit).await
 }
 
-/// Returns the commit that `reference` stands for: a branch, a tag, a full name, a commit or the beginning of one;
+/// Returns the commit that `reference` stands for: a branch, a tag, a full name or a whole commit id;
 /// empty for the remote's default. A full commit id is taken at its word until it is checked out.
 ///
 /// # Errors
@@ -94,19 +94,8 @@ pub async fn resolve(sources: &Sources, remote: &Remote, reference: &str) -> Res
     refs::check(reference, remote)?;
     let peeled = format!("{reference}^{{}}");
     let listing = git.list(&["--", remote.url(), reference, &peeled]).await?;
-    if let Some(resolved) = refs::pick(&listing, reference) {
-        return Ok(resolved);
-    }
-    let commit = match refs::is_short_commit_id(reference) {
-        true => {
-            let head = git.list(&["--", remote.url(), "HEAD"]).await?;
-            let format = ObjectFormat::of(head.split('\t').next().unwrap_or_default());
-            Repository::open(sources, remote, format).await?.find(reference).await?
-        }
-        false => None,
-    };
-    match commit {
-        Some(commit) => Ok(Resolved { object: commit.clone(), commit, name: None }),
-        None => Err(SourceError::NoReference { remote: remote.to_string(), reference: reference.to_owned() }),
-    }
+    refs::pick(&listing, reference).ok_or_else(|| SourceError::NoReference {
+        remote: remote.to_string(),
+        reference: reference.to_owned(),
+    })
 }

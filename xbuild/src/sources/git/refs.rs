@@ -43,12 +43,6 @@ pub fn full_commit_id(text: &str) -> Option<String> {
     whole.then(|| text.to_ascii_lowercase())
 }
 
-/// Returns whether a text can be the beginning of a commit id; git itself takes no shorter ones than four digits,
-/// people write seven.
-pub fn is_short_commit_id(text: &str) -> bool {
-    (7..64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
 /// Checks that a reference is one (git-check-ref-format(1)): no option, no pattern, no expression.
 pub fn check(reference: &str, remote: &Remote) -> Result<(), SourceError> {
     let refuse = |why| {

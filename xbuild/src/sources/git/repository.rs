@@ -113,7 +113,7 @@ impl<'a> Repository<'a> {
         let shallow = [Some(by_id.as_str()), by_name.as_deref()];
         for refspec in shallow.into_iter().flatten() {
             self.fetch_or_go_on(&["--depth=1"], &[refspec]).await?;
-            if let Some(found) = self.find_exact(commit).await? {
+            if let Some(found) = self.find(commit).await? {
                 return Ok(found);
             }
         }
@@ -122,23 +122,15 @@ impl<'a> Repository<'a> {
             [&["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"][..], &["+refs/*:refs/all/*"]]
         {
             self.fetch_everything(refspecs).await?;
-            if let Some(found) = self.find_exact(commit).await? {
+            if let Some(found) = self.find(commit).await? {
                 return Ok(found);
             }
         }
         Err(SourceError::NoReference { remote: self.remote.to_string(), reference: commit.to_owned() })
     }
 
-    /// Returns the commit that a whole id, or the beginning of one, names; fetches everything for a beginning.
-    pub async fn find(&self, id: &str) -> Result<Option<String>, SourceError> {
-        if matches!(id.len(), 40 | 64) {
-            return self.find_exact(id).await;
-        }
-        self.fetch_everything(&["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]).await?;
-        self.find_exact(id).await
-    }
-
-    async fn find_exact(&self, id: &str) -> Result<Option<String>, SourceError> {
+    /// Returns the commit that a whole id names, if it is there.
+    async fn find(&self, id: &str) -> Result<Option<String>, SourceError> {
         let expression = format!("{id}^{{commit}}");
         let arguments = ["rev-parse", "--quiet", "--verify", &expression];
         match self.git.own().run("look into", &arguments, self.sources.limits.listing).await {

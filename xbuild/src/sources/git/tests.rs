@@ -156,7 +156,6 @@ async fn check_references(upstream: &Upstream, remote: &Remote) {
         ("v1", "one"),
         ("refs/tags/v2", "two"),
         (&upstream.id("v1"), "one"),
-        (&upstream.id("main")[..9], "three"),
         (&upstream.id("v2"), "two"),
     ] {
         if upstream.id("v2") == reference {
@@ -170,6 +169,9 @@ async fn check_references(upstream: &Upstream, remote: &Remote) {
     }
     let tag = resolve(&fixture.sources, remote, "v2").await.unwrap();
     assert_eq!((tag.commit, tag.object), (upstream.id("v2^{commit}"), upstream.id("v2")));
+    // A commit has one name: as BuildKit has it, the beginning of its id is none.
+    let short = resolve(&fixture.sources, remote, &upstream.id("main")[..9]).await.unwrap_err();
+    assert!(short.to_string().starts_with("repository does not contain ref"), "{short}");
     let error = resolve(&fixture.sources, remote, "nothing").await.unwrap_err();
     assert!(error.to_string().starts_with("repository does not contain ref nothing"), "{error}");
 }
