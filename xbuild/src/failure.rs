@@ -79,13 +79,24 @@ pub struct Failure {
     pub line: String,
     /// Lines printed before it: an excerpt, the last output of a step.
     pub detail: String,
+    /// How it is printed.
+    pub form: Form,
+}
+
+/// How a failure is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// The details, then the line.
+    Text,
+    /// One JSON object with the same fields, for those who read the progress as JSON.
+    Json,
 }
 
 impl Failure {
     /// Makes a failure from the parts of its line; empty parts are left out.
     pub fn new(class: Class, parts: &[&str]) -> Self {
         let parts: Vec<_> = parts.iter().filter(|part| !part.is_empty()).map(|part| one_line(part)).collect();
-        Self { class, line: parts.join(" — "), detail: String::new() }
+        Self { class, line: parts.join(" — "), detail: String::new(), form: Form::Text }
     }
 
     /// Adds lines that are printed before the error line.
@@ -93,6 +104,25 @@ impl Failure {
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = detail.into();
         self
+    }
+}
+
+impl Failure {
+    /// Returns what is written to standard error, with its newline.
+    pub fn report(&self) -> String {
+        match self.form {
+            Form::Text => {
+                let separator = if self.detail.is_empty() || self.detail.ends_with('\n') { "" } else { "\n" };
+                format!("{}{separator}error: {self}\n", self.detail)
+            }
+            Form::Json => {
+                let value = serde_json::json!({
+                    "event": "error", "class": self.class.name(), "code": self.class.code(),
+                    "message": self.line, "detail": self.detail,
+                });
+                format!("{value}\n")
+            }
+        }
     }
 }
 
@@ -143,5 +173,9 @@ mod tests {
         assert_eq!(failure.to_string(), "cannot read — a b [2J — try again");
         assert_eq!(failure.class.code(), 4);
         assert_eq!(Class::Signal(15).code(), 143);
+        assert_eq!(failure.report(), "error: cannot read — a b [2J — try again\n");
+        let json = Failure { form: Form::Json, ..failure.with_detail("excerpt") }.report();
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((&value["class"], &value["code"]), (&"source".into(), &4.into()));
     }
 }

@@ -51,10 +51,8 @@ fn trace() {
 
 fn report(failure: &Failure) -> ExitCode {
     use std::io::Write as _;
-    let mut err = std::io::stderr().lock();
-    let separator = if failure.detail.is_empty() || failure.detail.ends_with('\n') { "" } else { "\n" };
     // Nobody may be reading any more; the exit code says the same.
-    let _ = write!(err, "{}{separator}error: {failure}\n", failure.detail);
+    let _ = std::io::stderr().lock().write_all(failure.report().as_bytes());
     ExitCode::from(failure.class.code())
 }
 
@@ -63,7 +61,11 @@ fn run(cli: Cli) -> Result<u8, Failure> {
     let root = cli.root;
     match cli.command {
         Command::Build(args) => {
-            commands::build::run(options::BuildOptions::new(*args)?, &root_directory(root)?)
+            let json = args.progress == args::Progress::Json && !args.quiet;
+            let form = if json { failure::Form::Json } else { failure::Form::Text };
+            let built = options::BuildOptions::new(*args)
+                .and_then(|options| commands::build::run(options, &root_directory(root)?));
+            built.map_err(|failure| Failure { form, ..failure })
         }
         Command::Lint(args) => {
             commands::lint::run(&options::BuildOptions::new(args.into_build())?, &root_directory(root)?)

@@ -139,3 +139,19 @@ impl Drop for SmallStore {
         let _ = std::process::Command::new("umount").arg(&self.store).status();
     }
 }
+
+#[test]
+fn progress_as_json_tells_of_the_failure_as_fields() {
+    let scratch = Scratch::new();
+    let context = scratch.context("c", &[("Dockerfile", "FROM scratch\nCOPY nowhere /\n")]);
+    let run = scratch.xbuild(&["build", "--progress", "json", context.to_str().unwrap()]);
+    assert_eq!(run.code, 4, "{run:?}");
+    let events: Vec<serde_json::Value> = run
+        .stderr
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}")))
+        .collect();
+    let error = events.iter().find(|event| event["event"] == "error").expect("an error event");
+    assert_eq!((&error["class"], &error["code"]), (&"source".into(), &4.into()));
+    assert!(error["message"].as_str().unwrap().contains("nowhere"), "{error}");
+}
