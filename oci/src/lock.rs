@@ -4,10 +4,12 @@
 //! no clock or process id decides. Whoever removes a locked file does so while holding the lock; whoever has
 //! just got a lock checks that the file is still linked. That makes removal safe.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
@@ -146,6 +148,22 @@ fn read_text(file: &mut File) -> String {
 /// The prefix of files that are being written.
 const TEMPORARY: &str = ".tmp-";
 
+/// Files that this process is writing, for [`abandon`].
+static BEING_WRITTEN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+fn being_written() -> std::sync::MutexGuard<'static, BTreeSet<PathBuf>> {
+    BEING_WRITTEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Removes the files that this process is writing: for a process that ends without dropping anything. Nothing is
+/// written into them afterwards that anybody sees.
+pub fn abandon() {
+    for path in std::mem::take(&mut *being_written()) {
+        // Left behind, it is swept later.
+        let _ = std::fs::remove_file(path);
+    }
+}
+
 /// A file that appears under its name only when it is complete. Dropping it removes it; what a killed process
 /// left is removed by [`sweep`].
 #[derive(Debug)]
@@ -174,6 +192,7 @@ impl TemporaryFile {
             rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockExclusive))
                 .map_err(Error::io("lock", &path))?;
             if is_linked(&file, &path)? {
+                being_written().insert(path.clone());
                 return Ok(Self { file, path, persisted: false });
             }
         }
@@ -186,6 +205,7 @@ impl TemporaryFile {
     pub fn persist(mut self, name: &Path) -> Result<()> {
         std::fs::rename(&self.path, name).map_err(Error::io("rename to", name))?;
         self.persisted = true;
+        being_written().remove(&self.path);
         Ok(())
     }
 }
@@ -195,6 +215,7 @@ impl Drop for TemporaryFile {
         if !self.persisted {
             // Left behind, it is swept later.
             let _ = std::fs::remove_file(&self.path);
+            being_written().remove(&self.path);
         }
     }
 }

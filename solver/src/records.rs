@@ -72,12 +72,7 @@ impl Records {
     }
 
     /// Returns the first result that has this content on this state, and the times of this SOURCE_DATE_EPOCH.
-    pub fn with_content(
-        &self,
-        below: Below,
-        epoch: Option<i64>,
-        content: ContentHash,
-    ) -> Option<StepRecord> {
+    pub fn with_content(&self, below: Below, epoch: Option<i64>, content: ContentHash) -> Option<StepRecord> {
         let key = read_key(&self.cutoff(below).join(content_name(epoch, content)))?;
         self.get(key).filter(|record| record.layer.content_id == content)
     }

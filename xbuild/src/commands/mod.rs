@@ -12,8 +12,13 @@ pub mod save;
 pub mod transfer;
 
 use std::io::Write as _;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use crate::failure::Failure;
+use tokio::sync::watch;
+
+use crate::failure::{Class, Failure};
 
 /// Writes a result to standard output. A reader that went away is no error.
 pub fn print(text: &str) -> Result<(), Failure> {
@@ -21,7 +26,7 @@ pub fn print(text: &str) -> Result<(), Failure> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         Err(error) => Err(Failure::new(
-            crate::failure::io_class(&error, crate::failure::Class::Resource),
+            crate::failure::io_class(&error, Class::Resource),
             &["cannot write to standard output", "", &error.to_string()],
         )),
         Ok(()) => Ok(()),
@@ -52,19 +57,65 @@ pub fn human(bytes: u64) -> String {
 pub async fn interruptible<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::select! {
         done = work => done,
-        signal = signalled() => Err(Failure::new(crate::failure::Class::Signal(signal), &["interrupted"])),
+        signal = signalled() => Err(Failure::new(Class::Signal(signal), &["interrupted"])),
     }
 }
 
-/// Returns the number of the first SIGINT or SIGTERM.
+/// How long a command that does not wait for steps may take to end after a signal.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The first SIGINT or SIGTERM, once there was one.
+static SIGNAL: OnceLock<watch::Sender<Option<i32>>> = OnceLock::new();
+
+/// Whether the command waits for steps that were asked to end.
+static STEPS_END: AtomicBool = AtomicBool::new(false);
+
+/// Returns the number of the first SIGINT or SIGTERM. The second ends the process at once, and so does the first
+/// where something that cannot be interrupted goes on.
 pub async fn signalled() -> i32 {
+    let mut first = SIGNAL.get_or_init(listen).subscribe();
+    let signal = first.wait_for(Option::is_some).await.map(|signal| *signal);
+    signal.ok().flatten().expect("the sender is never dropped")
+}
+
+/// Says that a signalled command gives its steps their time to end.
+pub fn steps_end() {
+    STEPS_END.store(true, Ordering::Relaxed);
+}
+
+fn listen() -> watch::Sender<Option<i32>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt()).expect("SIGINT can be handled");
     let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be handled");
-    tokio::select! {
-        _ = interrupt.recv() => 2,
-        _ = terminate.recv() => 15,
-    }
+    let sender = watch::Sender::new(None);
+    let first = sender.clone();
+    let mut next = async move || {
+        tokio::select! {
+            _ = interrupt.recv() => 2,
+            _ = terminate.recv() => 15,
+        }
+    };
+    tokio::spawn(async move {
+        let signal = next().await;
+        first.send_replace(Some(signal));
+        tokio::select! {
+            second = next() => end(second),
+            () = tokio::time::sleep(PATIENCE) => {}
+        }
+        if !STEPS_END.load(Ordering::Relaxed) {
+            end(signal);
+        }
+        end(next().await)
+    });
+    sender
+}
+
+/// Ends the process. Its steps end with it, what it was writing is removed.
+fn end(signal: i32) -> ! {
+    oci::lock::abandon();
+    // Nobody may be reading any more.
+    let _ = writeln!(std::io::stderr().lock(), "error: interrupted — finished steps stay cached");
+    std::process::exit(i32::from(Class::Signal(signal).code()))
 }
 
 #[cfg(test)]

@@ -187,6 +187,7 @@ async fn start(spawner: &Spawner, spec: &StepSpec) -> Result<u8, Failure> {
     let (ended, signal) = tokio::select! {
         ended = &mut ended => (ended, None),
         signal = super::signalled() => {
+            super::steps_end();
             killer.terminate(GRACE);
             (ended.await, Some(signal))
         }

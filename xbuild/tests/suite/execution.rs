@@ -189,6 +189,53 @@ fn an_interrupted_build_ends_its_step_and_keeps_what_is_done() {
 }
 
 #[test]
+fn a_second_signal_does_not_wait_for_a_step_that_ignores_the_first() {
+    let scratch = Scratch::new().with_busybox();
+    let text = "FROM busybox\nRUN trap '' INT TERM; echo waiting; while :; do sleep 1; done\n";
+    let context = scratch.context("c", &[("Dockerfile", text)]);
+    let arguments = ["build", "--network", "host", "--progress", "plain", context.to_str().unwrap()];
+    let mut child = scratch.command(&arguments).stderr(Stdio::piped()).spawn().unwrap();
+    let mut err = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.ends_with("waiting\n") {
+        line.clear();
+        assert!(err.read_line(&mut line).unwrap() > 0, "the build ended");
+    }
+    let start = Instant::now();
+    for _ in 0..2 {
+        tool("kill", &["-INT", &child.id().to_string()]);
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+#[test]
+fn an_interrupted_output_ends_soon_and_leaves_nothing() {
+    let scratch = Scratch::new().with_busybox();
+    let context = scratch.context("c", &[("Dockerfile", "FROM busybox\nRUN echo done > /done\n")]);
+    let context = context.to_str().unwrap();
+    // Nobody reads the second output.
+    let out = scratch.path().join("out");
+    std::fs::create_dir(&out).unwrap();
+    let (kept, stuck) = (format!("type=oci,dest={}/kept.tar", out.display()), "type=tar,dest=-");
+    let arguments = ["build", "--network", "host", "-o", &kept, "-o", stuck, context];
+    let mut command = scratch.command(&arguments);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let start = Instant::now();
+    while !out.join("kept.tar").exists() {
+        assert!(start.elapsed() < Duration::from_secs(60), "no output");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    tool("kill", &["-TERM", &child.id().to_string()]);
+    let start = Instant::now();
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 1, "only the finished output is left");
+}
+
+#[test]
 fn add_unpacks_every_kind_of_archive() {
     if !crate::harness::have(&["xz", "bzip2", "zstd", "gzip"]) {
         return;

@@ -136,7 +136,8 @@ impl Session {
             fetcher,
         });
         let solved = self.solve(&worker, &definition).await?;
-        finish::finish(self, &worker, &registries, definition, &solved).await
+        let finish = finish::finish(self, &worker, &registries, definition, &solved);
+        super::interruptible(finish).await
     }
 
     fn registries(&self) -> Arc<Registries> {
@@ -237,6 +238,7 @@ impl Session {
         let solved = tokio::select! {
             solved = &mut solving => solved,
             signal = super::signalled() => {
+                super::steps_end();
                 cancel.cancel();
                 let _ = solving.await;
                 return Err(Failure::new(Class::Signal(signal), &["interrupted", "", "finished steps stay cached"]));
