@@ -1,35 +1,96 @@
-//! A definition as JSON and as a DOT graph, for `--print`.
+//! A definition as JSON, as a DOT graph and as a picture, for `--print`.
 //!
-//! Both are for people and their tools; nothing is hashed of them.
+//! All are for people and their tools; nothing is hashed of them.
+
+mod place;
+mod route;
+mod svg;
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+pub use svg::svg;
 
 use super::{
     CacheSharing, Chmod, CopySource, Definition, Mount, Network, Op, Security, Step, StepGraph, StepId,
     StepKind, Unpack,
 };
 
-/// What is known of a step beyond the graph, such as whether the cache has it.
+/// What is known of a step beyond the graph.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Note {
-    /// A short text shown in the step's node.
-    pub text: String,
-    /// How it is marked.
+    /// What the cache has of it.
     pub mark: Mark,
+    /// How long it ran when it ran last.
+    pub duration: Option<Duration>,
+    /// Why it must run.
+    pub reason: Option<String>,
 }
 
-/// How a step is marked in a drawing.
+/// What the cache has of a step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Mark {
-    /// Not at all.
+    /// Nobody asked, or it is not needed.
     #[default]
     None,
+    /// It names what exists already.
+    Source,
     /// It need not run.
     Hit,
     /// It must run.
     Miss,
+}
+
+impl Mark {
+    /// Returns the mark as a word; nothing where there is none.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Source => "source",
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+        }
+    }
+}
+
+impl Note {
+    /// Returns mark and duration in words: `hit · 3.2 s`, `miss · last 3.2 s`.
+    pub fn words(&self) -> String {
+        let word = self.mark.word();
+        let last = match self.mark {
+            Mark::None | Mark::Source | Mark::Hit => "",
+            Mark::Miss => "last ",
+        };
+        match self.duration.map(duration) {
+            Some(duration) if word.is_empty() => duration,
+            Some(duration) => format!("{word} · {last}{duration}"),
+            None => word.to_owned(),
+        }
+    }
+}
+
+/// Returns a duration as people say it, to two digits or so.
+fn duration(duration: Duration) -> String {
+    let (seconds, millis) = (duration.as_secs(), duration.subsec_millis());
+    match seconds {
+        0 if millis < 100 => format!("{millis} ms"),
+        0..60 => format!("{seconds}.{} s", millis / 100),
+        60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {:02} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+/// Returns text as one line in which every character shows: no controls, no change of direction, nothing that
+/// XML forbids (XML 1.0 §2.2).
+fn visible(text: &str) -> String {
+    let shown = |char: char| match char {
+        '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => ' ',
+        '\u{2028}' | '\u{2029}' | '\u{fffe}' | '\u{ffff}' => ' ',
+        char if char.is_control() => ' ',
+        char => char,
+    };
+    text.chars().map(shown).collect()
 }
 
 /// Returns a definition as JSON.
@@ -207,12 +268,17 @@ pub fn dot(definition: &Definition, note: impl Fn(StepId) -> Note) -> String {
 
 fn attributes(step: &Step, note: &Note, is_target: bool) -> String {
     let shown: String = step.label.text.chars().take(60).collect();
-    let separator = if note.text.is_empty() { "" } else { "\\n" };
-    let mut text = format!("label=\"{}{separator}{}\"", escaped(&shown), escaped(&note.text));
+    let words = note.words();
+    let separator = if words.is_empty() { "" } else { "\\n" };
+    let mut text = format!("label=\"{}{separator}{}\"", escaped(&shown), escaped(&words));
     match note.mark {
         Mark::None => {}
+        Mark::Source => text.push_str(", style=filled, fillcolor=\"#d0e2f5\""),
         Mark::Hit => text.push_str(", style=filled, fillcolor=\"#d9ead3\""),
         Mark::Miss => text.push_str(", style=filled, fillcolor=\"#f4cccc\""),
+    }
+    if let Some(reason) = &note.reason {
+        text.push_str(&format!(", tooltip=\"{}\"", escaped(reason)));
     }
     if is_target {
         text.push_str(", penwidth=2");
@@ -223,12 +289,7 @@ fn attributes(step: &Step, note: &Note, is_target: bool) -> String {
     text
 }
 
+/// Returns text for between the quotes of a DOT string.
 fn escaped(text: &str) -> String {
-    text.chars()
-        .flat_map(|char| match char {
-            '"' | '\\' => vec!['\\', char],
-            char if char.is_control() => vec![' '],
-            char => vec![char],
-        })
-        .collect()
+    visible(text).replace('\\', "\\\\").replace('"', "\\\"")
 }

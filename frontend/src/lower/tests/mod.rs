@@ -264,14 +264,19 @@ fn definitions_print_as_json_and_as_a_drawing() {
     let json = print::json(&definition);
     assert_eq!(json["steps"][1]["op"]["run"][2], "echo hi");
     assert_eq!(json["steps"][2]["inputs"][0], 1);
-    let dot =
-        print::dot(&definition, |id| print::Note { text: format!("#{}", id.0), mark: print::Mark::Hit });
+    let note = |_| print::Note {
+        mark: print::Mark::Miss,
+        duration: Some(std::time::Duration::from_millis(1_250)),
+        reason: Some("\"why\"".to_owned()),
+    };
+    let dot = print::dot(&definition, note);
     for part in [
         "digraph build {",
         "label=\"x\"",
         "s0 -> s1;",
         "s1 -> s2 [style=dashed];",
-        "RUN echo hi\\n#1",
+        "RUN echo hi\\nmiss · last 1.2 s",
+        "tooltip=\"\\\"why\\\"\"",
         "penwidth=2",
     ] {
         assert!(dot.contains(part), "{part} in {dot}");
