@@ -401,7 +401,7 @@ fn created_by(copy: &Expanded<'_>) -> String {
         text.extend([" --chmod=", written]);
     }
     for source in &copy.sources {
-        text.extend([" ", &source.value]);
+        text.extend([" ", &super::text::without_credentials(&source.value)]);
     }
     for file in &copy.inline {
         text.extend([" <<", &file.name]);

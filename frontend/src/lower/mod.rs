@@ -239,7 +239,7 @@ impl<'a> Lowering<'a> {
     /// Adds a step that makes a layer on top of the stage.
     fn layer_step(&mut self, work: &mut Work, command: &Command<'_>, op: Op, inputs: Vec<StepId>) -> StepId {
         work.position += 1;
-        let text = self.step_text(work, command);
+        let text = text::without_credentials(&self.step_text(work, command));
         self.graph.push(Step {
             op,
             parent: work.state.step,

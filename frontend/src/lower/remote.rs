@@ -5,6 +5,7 @@ use oci::Digest;
 use super::command::Command;
 use super::copy::{Expanded, Keyword};
 use super::sources::Missing;
+use super::text;
 use super::{GitNeed, KnownGit, Lowering, SourceTime, UrlNeed};
 use crate::graph::{GitOp, HttpOp, Op, StepId};
 use crate::instruction::{Span, Spanned};
@@ -56,7 +57,9 @@ impl Lowering<'_> {
                 Missing
             })?),
         };
-        let known = self.url(UrlNeed { url: url.to_owned(), checksum, time: SourceTime::Unused }, span).ok_or(Missing)?;
+        let known = self
+            .url(UrlNeed { url: url.to_owned(), checksum, time: SourceTime::Unused }, span)
+            .ok_or(Missing)?;
         if let Some(wanted) = checksum.filter(|wanted| *wanted != known.digest) {
             let message = format!("digest mismatch {}: expected {wanted}", known.digest);
             self.error(Diagnostic::error(span, message));
@@ -70,7 +73,10 @@ impl Lowering<'_> {
             last_modified: known.last_modified,
         });
         let platform = self.options.target_platform().clone();
-        Ok((self.source_step(op, &platform, format!("download {url}")), filename))
+        Ok((
+            self.source_step(op, &platform, format!("download {}", text::without_credentials(url))),
+            filename,
+        ))
     }
 
     fn git_source(
@@ -111,7 +117,7 @@ impl Lowering<'_> {
             submodules: git.submodules.unwrap_or(true),
         });
         let platform = self.options.target_platform().clone();
-        Ok(self.source_step(op, &platform, format!("git {}", without_password(&git.remote))))
+        Ok(self.source_step(op, &platform, format!("git {}", text::without_credentials(&git.remote))))
     }
 }
 
@@ -145,19 +151,5 @@ fn filename(url: &str) -> String {
         "__unnamed__".to_owned()
     } else {
         name
-    }
-}
-
-fn without_password(remote: &str) -> String {
-    match remote.split_once("://") {
-        Some((scheme, rest)) => match rest.split_once('@') {
-            Some((_, host))
-                if rest.find('/').is_none_or(|slash| rest.find('@').is_some_and(|at| at < slash)) =>
-            {
-                format!("{scheme}://{host}")
-            }
-            _ => remote.to_owned(),
-        },
-        None => remote.to_owned(),
     }
 }

@@ -4,6 +4,28 @@ use std::fmt::Write as _;
 
 use oci::config::Healthcheck;
 
+/// Returns a text in which the URLs have no passwords, those of HTTP no user either: what is shown, logged or kept
+/// in an image is for everybody.
+pub(super) fn without_credentials(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (head, tail) = rest.split_at(at + 3);
+        shown.push_str(head);
+        let end = |char: char| "/?#'\"\\".contains(char) || char.is_whitespace();
+        let authority = &tail[..tail.find(end).unwrap_or(tail.len())];
+        rest = tail;
+        if let Some((login, _)) = authority.rsplit_once('@') {
+            rest = &tail[login.len() + 1..];
+            let user = login.split(':').next().unwrap_or_default();
+            if !head.ends_with("http://") && !head.ends_with("https://") && !user.is_empty() {
+                shown.extend([user, "@"]);
+            }
+        }
+    }
+    shown + rest
+}
+
 /// Returns a list as Go's `%v` prints it.
 pub(super) fn list(items: &[String]) -> String {
     format!("[{}]", items.join(" "))
@@ -99,6 +121,21 @@ pub(super) fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn src_05_urls_are_shown_without_credentials() {
+        for (text, shown) in [
+            ("ADD https://user:tok@host/r.git /", "ADD https://host/r.git /"),
+            ("https://tok@host", "https://host"),
+            ("http://u:p@w@h:1/x@y http://h/@", "http://h:1/x@y http://h/@"),
+            ("ssh://git:pw@h/r ssh://git@h/r", "ssh://git@h/r ssh://git@h/r"),
+            ("git@h:r", "git@h:r"),
+            ("https://h?a=b@c", "https://h?a=b@c"),
+            ("a://", "a://"),
+        ] {
+            assert_eq!(without_credentials(text), shown);
+        }
+    }
 
     #[test]
     fn values_print_as_in_go() {
