@@ -2,7 +2,8 @@
 """Holds the conformance kit's results against the list of known failures in docs/conformance.md.
 
 The list's lines are `- SUITE/CASE: reason` (spaces of a case as `_`). Exit 1: a failure that is not listed, or a
-listed case that passes. Cases that were not run do not count.
+listed case that passes. Cases that were not run do not count. What depends on the machine (the reason begins so) may
+do either.
 """
 import json, re, sys
 
@@ -20,7 +21,8 @@ def main():
         if failed and case not in known:
             print(f"conformance: {case} fails and is not listed: {failed[0]['detail'][:300]}")
             bad += 1
-        if not failed and case in known and any(row["state"] == "pass" for row in rows):
+        either = known.get(case, "").startswith("depends on the machine")
+        if not failed and case in known and not either and any(row["state"] == "pass" for row in rows):
             print(f"conformance: {case} is listed as failing and passes: take it off the list")
             bad += 1
     passed = sum(all(row["state"] != "fail" for row in rows) for rows in states.values())

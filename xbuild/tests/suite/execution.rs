@@ -288,3 +288,20 @@ fn host_ca_is_trusted_by_the_step_and_leaves_no_trace() {
     let env = image["config"]["config"]["Env"].to_string();
     assert!(!env.contains("SSL_CERT_FILE") && env.contains("PATH="), "{env}");
 }
+
+#[test]
+fn mt_11_an_ssh_socket_has_the_mounts_owner_and_leaves_nothing() {
+    let scratch = Scratch::new().with_busybox();
+    let text = "FROM busybox\nRUN --mount=type=ssh,mode=741,uid=100,gid=102 stat -c '%u %g %f' $SSH_AUTH_SOCK > /out\n\
+        RUN test -z \"$SSH_AUTH_SOCK\" && test ! -e /run/buildkit\n";
+    let context = scratch.context("c", &[("Dockerfile", text)]);
+    let agent = scratch.path().join("agent");
+    let _listener = std::os::unix::net::UnixListener::bind(&agent).unwrap();
+    scratch.build(&context, &["-t", "app", "--ssh", &format!("default={}", agent.display())]).ok();
+    assert_eq!(scratch.xbuild(&["run", "app", "cat", "/out"]).ok().stdout, "100 102 c1e1\n");
+    let changed = scratch.context("c", &[("Dockerfile", &text.replace("/out", "/out2"))]);
+    let missing = scratch.path().join("none");
+    let run = scratch.build(&changed, &["--ssh", &format!("default={}", missing.display())]);
+    assert_ne!(run.code, 0);
+    assert!(run.stderr.contains("ssh agent") && run.stderr.contains("none"), "{}", run.stderr);
+}
