@@ -261,8 +261,9 @@ impl Drop for StepGroups {
 
 /// Whether a group's name is one that a builder makes: other people's groups may start like ours.
 fn is_builders(name: &[u8]) -> bool {
-    name.strip_prefix(PREFIX.as_bytes())
-        .is_some_and(|random| random.len() == 32 && random.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
+    name.strip_prefix(PREFIX.as_bytes()).is_some_and(|random| {
+        random.len() == 32 && random.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    })
 }
 
 /// Removes the groups of builders that were killed. Returns how many directories went.

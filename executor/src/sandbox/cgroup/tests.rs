@@ -73,7 +73,8 @@ fn a_sweep_takes_what_is_not_locked() {
     });
     let Some(base) = base else { return println!("SKIP: no control group can be made here") };
     let path = |digit: char| {
-        let random: String = std::iter::repeat_n(digit, 24).chain(format!("{:08x}", std::process::id()).chars()).collect();
+        let random: String =
+            std::iter::repeat_n(digit, 24).chain(format!("{:08x}", std::process::id()).chars()).collect();
         base.join(format!("{PREFIX}{random}"))
     };
     let (dead, alive) = (path('d'), path('a'));
