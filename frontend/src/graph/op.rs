@@ -65,7 +65,7 @@ pub struct GitOp {
 /// A downloaded file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpOp {
-    /// Where from.
+    /// Where from, without credentials.
     pub url: String,
     /// sha256 of the body.
     pub digest: Digest,

@@ -66,17 +66,16 @@ impl Lowering<'_> {
             return Err(Missing);
         }
         let filename = filename(url);
+        let shown = text::without_credentials(url);
+        let label = format!("download {shown}");
         let op = Op::Http(HttpOp {
-            url: url.to_owned(),
+            url: shown,
             digest: known.digest,
             filename: filename.clone(),
             last_modified: known.last_modified,
         });
         let platform = self.options.target_platform().clone();
-        Ok((
-            self.source_step(op, &platform, format!("download {}", text::without_credentials(url))),
-            filename,
-        ))
+        Ok((self.source_step(op, &platform, label), filename))
     }
 
     fn git_source(

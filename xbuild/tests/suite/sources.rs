@@ -143,6 +143,22 @@ fn a_token_for_a_url_comes_from_a_secret_and_stays_out_of_the_output() {
 }
 
 #[test]
+fn src_05_a_login_in_a_url_is_sent_and_in_no_log_history_or_graph() {
+    let scratch = Scratch::new();
+    let server = Server::start(&scratch.context("served", &[("f", "body")]));
+    let text = format!("FROM scratch\nADD http://user:s3cret@{}/f /\n", server.address);
+    let context = scratch.context("c", &[("Dockerfile", &text)]);
+    let logged = scratch.build(&context, &["-t", "x"]).ok().stderr;
+    assert_eq!(server.requests(), ["/f Basic dXNlcjpzM2NyZXQ="]);
+    let inspected = scratch.xbuild(&["inspect", "x"]).ok().stdout;
+    let graph = scratch.build(&context, &["--print", "graph"]).ok().stdout;
+    for shown in [logged, inspected, graph] {
+        assert!(shown.contains(&format!("ADD http://{}/f /", server.address)), "{shown}");
+        assert!(!shown.contains("s3cret"), "{shown}");
+    }
+}
+
+#[test]
 fn add_of_a_repository_takes_references_subdirectories_and_checksums() {
     if !have(&["git"]) {
         return;
