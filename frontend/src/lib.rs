@@ -13,6 +13,7 @@ mod lines;
 pub mod lint;
 pub mod lower;
 mod parse;
+pub mod print;
 pub mod render;
 mod source;
 pub mod stage;

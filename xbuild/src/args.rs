@@ -153,7 +153,7 @@ pub struct BuildArgs {
     /// Make the device nodes that archives of ADD hold
     #[arg(long)]
     pub allow_devices: bool,
-    /// Print a stage of the build as JSON instead of building
+    /// Print what the build would work on instead of building
     #[arg(long, value_enum, value_name = "WHAT")]
     pub print: Option<Print>,
     /// Look for mistakes and for what could be better, instead of building
@@ -260,13 +260,15 @@ pub enum Progress {
 /// What `--print` prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Print {
-    /// The parsed instructions
+    /// The parsed instructions, as JSON
     Instructions,
-    /// The step graph
+    /// The step graph, as JSON
     Graph,
-    /// The step graph in DOT
+    /// The step graph with the plan on it, as DOT
     Dot,
-    /// Hit or miss of every step
+    /// The step graph with the plan on it, as a picture
+    Svg,
+    /// Hit or miss of every step, why, and how long it ran last, as JSON
     Plan,
 }
 

@@ -74,6 +74,7 @@ impl Note {
 fn duration(duration: Duration) -> String {
     let (seconds, millis) = (duration.as_secs(), duration.subsec_millis());
     match seconds {
+        0 if millis == 0 => "<1 ms".to_owned(),
         0 if millis < 100 => format!("{millis} ms"),
         0..60 => format!("{seconds}.{} s", millis / 100),
         60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
@@ -292,4 +293,35 @@ fn attributes(step: &Step, note: &Note, is_target: bool) -> String {
 /// Returns text for between the quotes of a DOT string.
 fn escaped(text: &str) -> String {
     visible(text).replace('\\', "\\\\").replace('"', "\\\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_said_as_people_say_them() {
+        let check = |millis, expect: &str| assert_eq!(duration(Duration::from_millis(millis)), expect);
+        check(0, "<1 ms");
+        check(99, "99 ms");
+        check(100, "0.1 s");
+        check(59_999, "59.9 s");
+        check(60_000, "1 min 00 s");
+        check(3_599_000, "59 min 59 s");
+        check(3_660_000, "1 h 01 min");
+    }
+
+    #[test]
+    fn notes_say_mark_and_duration() {
+        let check = |mark, millis: Option<u64>, expect: &str| {
+            let note = Note { mark, duration: millis.map(Duration::from_millis), reason: None };
+            assert_eq!(note.words(), expect);
+        };
+        check(Mark::None, None, "");
+        check(Mark::None, Some(5), "5 ms");
+        check(Mark::Source, None, "source");
+        check(Mark::Hit, Some(5), "hit · 5 ms");
+        check(Mark::Miss, Some(5), "miss · last 5 ms");
+        check(Mark::Miss, None, "miss");
+    }
 }

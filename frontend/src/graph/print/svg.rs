@@ -239,15 +239,22 @@ fn fitting(text: &str, limit: usize) -> usize {
     over.next().unwrap_or(text.len())
 }
 
-/// At most two lines, broken at a space where one is in the second half of the first.
+/// At most two lines, broken where people would if such a place is in the second half of the first.
 fn wrapped(text: &str) -> Vec<String> {
     let end = fitting(text, LINE);
     if end == text.len() {
         return vec![text.to_owned()];
     }
-    let space = text[..end].rfind(' ').filter(|at| *at >= end / 2);
-    let (first, rest) = text.split_at(space.unwrap_or(end));
-    vec![first.to_owned(), shorten(rest.trim_start(), LINE)]
+    let breaks = |(at, char): (usize, char)| match char {
+        ' ' | '@' => Some(at),
+        ',' | ';' | '|' if at + 1 < end => Some(at + 1),
+        _ => None,
+    };
+    // A space or an @ may be the first character that does not fit.
+    let candidates = text[..end].char_indices().chain(text[end..].chars().next().map(|char| (end, char)));
+    let at = candidates.filter_map(breaks).filter(|at| *at >= end / 2).last().unwrap_or(end);
+    let (first, rest) = text.split_at(at);
+    vec![first.trim_end().to_owned(), shorten(rest.trim_start(), LINE)]
 }
 
 /// From rows, columns and tracks to pixels.

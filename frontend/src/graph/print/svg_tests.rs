@@ -179,6 +179,14 @@ fn text_fits_its_box() {
     check(&"a".repeat(99), &["a".repeat(42).as_str(), &("a".repeat(40) + "…")]);
     let words = "RUN apt-get update && apt-get install -y --no-install-recommends curl";
     check(words, &["RUN apt-get update && apt-get install -y", "--no-install-recommends curl"]);
+    let exact = "RUN --mount=type=bind,source=/src/a/b/c/de --network=none x";
+    check(exact, &["RUN --mount=type=bind,source=/src/a/b/c/de", "--network=none x"]);
+    let mount = "RUN --mount=type=cache,target=/root/.npm,sharing=locked npm ci";
+    check(mount, &["RUN --mount=type=cache,target=/root/.npm,", "sharing=locked npm ci"]);
+    check(
+        "FROM docker.io/library/python:3.7@sha256:d14537cb",
+        &["FROM docker.io/library/python:3.7", "@sha256:d14537cb"],
+    );
     check(&"字".repeat(22), &["字".repeat(21).as_str(), "字"]);
 }
 

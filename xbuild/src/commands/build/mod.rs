@@ -6,6 +6,7 @@ pub mod dockerfile;
 mod finish;
 pub mod inputs;
 mod output;
+mod print;
 pub mod report;
 
 use std::collections::BTreeMap;
@@ -53,10 +54,11 @@ pub fn run(options: BuildOptions, root: &Path) -> Result<u8, Failure> {
     let source = dockerfile::read(&options, &inputs)?;
     let file = frontend::parse(&source.text);
     if options.print == Some(Print::Instructions) {
-        let text = String::from_utf8_lossy(&source.text);
-        let instructions = frontend::debug::answer("parser", &serde_json::json!({ "text": text }));
-        crate::commands::print(&format!("{:#}\n", instructions.unwrap_or_default()))?;
-        return Ok(0);
+        crate::commands::print(&print::instructions(&file))?;
+        return match file.has_errors() {
+            true => Err(report::mistakes(&file, &source.name, &file.diagnostics)),
+            false => Ok(0),
+        };
     }
     let terminal =
         if std::io::IsTerminal::is_terminal(&std::io::stderr()) { Terminal::Yes } else { Terminal::No };
@@ -258,25 +260,18 @@ impl Session {
     }
 
     fn print(&self, what: Print, definition: &Definition) -> Result<(), Failure> {
+        let build = Arc::new(Build::new(Arc::clone(&self.store)));
+        let layers = Layers::new(Arc::clone(&self.store), build, self.registries());
+        let records = Records::open(self.store.steps())?;
+        let lookup = print::PlanLookup { records: &records, layers: &layers };
         let text = match what {
             Print::Instructions => unreachable!("instructions are printed before lowering"),
-            Print::Graph => report::graph(definition),
-            Print::Dot => report::dot(definition),
-            Print::Plan => self.plan(definition)?,
+            Print::Graph => print::graph(definition),
+            Print::Dot => lookup.dot(definition),
+            Print::Svg => lookup.svg(definition),
+            Print::Plan => lookup.json(definition),
         };
         crate::commands::print(&text)
-    }
-
-    fn plan(&self, definition: &Definition) -> Result<String, Failure> {
-        let registries = self.registries();
-        let build = Arc::new(Build::new(Arc::clone(&self.store)));
-        let layers = Layers::new(Arc::clone(&self.store), build, registries);
-        let records = Records::open(self.store.steps())?;
-        let targets: Vec<StepId> = definition.target.iter().chain(&definition.also).copied().collect();
-        let lookup = report::PlanLookup { records: &records, layers: &layers };
-        let mut plan = solver::plan(&definition.graph, &targets, &lookup);
-        solver::explain(&mut plan, &definition.graph, &targets, &records);
-        Ok(report::plan(&plan, &definition.graph))
     }
 }
 

@@ -1,16 +1,22 @@
-//! What a build tells of mistakes, failed steps and plans.
+//! What a build tells of mistakes and failed steps.
 
 use std::collections::BTreeMap;
 
-use frontend::graph::{Definition, StepGraph, StepId};
+use frontend::graph::{StepGraph, StepId};
 use frontend::lower::{Asked, MISSING_SOURCE, Need, REFUSED};
 use frontend::{Diagnostic, File, Severity, render};
-use solver::{LayerResult, Lookup, Plan, Records, SolveError, StepRecord, Verdict};
+use solver::SolveError;
 
 use crate::failure::{Class, Failure, from};
-use crate::progress::Tail;
+use crate::needs::UNREADABLE_CONTEXT;
+use crate::progress::{Tail, neutralise, shorten};
 use crate::worker::error::StepError;
-use crate::worker::layer::Layers;
+
+/// Lines of an instruction that an excerpt shows, with those around it.
+const EXCERPT_LINES: usize = 20;
+
+/// Characters of a line that an excerpt shows.
+const EXCERPT_WIDTH: usize = 400;
 
 /// All mistakes of a Dockerfile: excerpts first, then one line.
 pub fn mistakes(file: &File, name: &str, diagnostics: &[Diagnostic]) -> Failure {
@@ -56,6 +62,10 @@ fn place(file: &File, name: &str, diagnostic: &Diagnostic) -> String {
 
 /// Says where in the Dockerfile the need arose that could not be answered.
 pub fn at_first_need(failure: Failure, file: &File, name: &str, needs: &BTreeMap<Need, Asked>) -> Failure {
+    // Selections of a context are made for all instructions at once.
+    if failure.line.starts_with(UNREADABLE_CONTEXT) {
+        return failure;
+    }
     let fetched =
         needs.iter().filter(|(need, _)| matches!(need, Need::Image(_) | Need::Url(_) | Need::Git(_)));
     let place = |asked: &Asked| format!("{name}:{}", file.position(asked.span.start).line);
@@ -93,7 +103,15 @@ fn excerpt(file: &File, (first, last): (u32, u32)) -> String {
     let shown = |line: u32| line + 1 >= first && line <= last + 1;
     let mark = |line: u32| if (first..=last).contains(&line) { ">>>" } else { "   " };
     let lines = file.text.lines().zip(1_u32..).filter(|(_, line)| shown(*line));
-    lines.map(|(text, line)| format!("{line:4} | {} {}\n", mark(line), text.trim_end())).collect()
+    // Nothing in a Dockerfile may move the terminal's cursor, and a long script is not the error.
+    let mut numbered = lines.map(|(text, line)| {
+        format!("{line:4} | {} {}\n", mark(line), neutralise(&shorten(text.trim_end(), EXCERPT_WIDTH)))
+    });
+    let shown: String = numbered.by_ref().take(EXCERPT_LINES).collect();
+    match numbered.count() {
+        0 => shown,
+        left_out => format!("{shown}     | … {left_out} more lines\n"),
+    }
 }
 
 /// Puts the last output of failed steps before the excerpt.
@@ -112,76 +130,4 @@ pub fn with_tails(failure: Failure, tails: &[Tail]) -> Failure {
     }
     let detail = detail + &failure.detail;
     failure.with_detail(detail)
-}
-
-/// Looks results up without running anything.
-pub struct PlanLookup<'a> {
-    /// Step records.
-    pub records: &'a Records,
-    /// Layers.
-    pub layers: &'a Layers,
-}
-
-impl Lookup for PlanLookup<'_> {
-    fn record(&self, key: solver::CacheKey) -> Option<StepRecord> {
-        self.records.get(key)
-    }
-
-    fn available(&self, layer: &LayerResult) -> bool {
-        self.layers.available(layer)
-    }
-}
-
-/// A plan as JSON.
-pub fn plan(plan: &Plan, graph: &StepGraph) -> String {
-    let steps = plan.iter().map(|(id, step)| {
-        let (verdict, reason) = match &step.verdict {
-            Verdict::Source => ("source", None),
-            Verdict::Hit(_) => ("hit", None),
-            Verdict::Miss(reason) => ("miss", Some(reason.describe(graph))),
-        };
-        let label = &graph.step(id).label;
-        serde_json::json!({
-            "step": id.0, "stage": label.stage, "text": label.text, "line": label.lines.0,
-            "verdict": verdict, "reason": reason, "key": step.key.map(|key| key.to_string()),
-        })
-    });
-    format!("{:#}\n", serde_json::Value::Array(steps.collect()))
-}
-
-/// The step graph as JSON.
-pub fn graph(definition: &Definition) -> String {
-    let steps = definition.graph.iter().map(|(id, step)| {
-        serde_json::json!({
-            "step": id.0, "stage": step.label.stage, "text": step.label.text, "line": step.label.lines.0,
-            "parent": step.parent.map(|parent| parent.0),
-            "inputs": step.inputs.iter().map(|input| input.0).collect::<Vec<_>>(),
-            "digest": format!("{:?}", definition.graph.op_digest(id)),
-            "components": step.components(),
-        })
-    });
-    let value = serde_json::json!({
-        "platform": definition.platform.to_string(),
-        "target": definition.target.map(|target| target.0),
-        "steps": steps.collect::<Vec<_>>(),
-        "skipped": definition.skipped,
-        "config": definition.config.config,
-    });
-    format!("{value:#}\n")
-}
-
-/// The step graph in DOT.
-pub fn dot(definition: &Definition) -> String {
-    let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
-    let mut text = String::from("digraph steps {\n  rankdir=LR;\n  node [shape=box];\n");
-    for (id, step) in definition.graph.iter() {
-        text += &format!("  s{} [label=\"{}\"];\n", id.0, quoted(&step.label.text));
-        for parent in step.parent.iter() {
-            text += &format!("  s{} -> s{};\n", parent.0, id.0);
-        }
-        for input in &step.inputs {
-            text += &format!("  s{} -> s{} [style=dashed];\n", input.0, id.0);
-        }
-    }
-    text + "}\n"
 }
