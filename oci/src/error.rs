@@ -45,14 +45,14 @@ pub enum Error {
         source: io::Error,
     },
     /// There is no space, or nearly none.
-    #[error("no space left in {}: {free} free, at least {needed} needed — run `xbuild prune`, or put the store elsewhere with --root", .path.display())]
+    #[error("no space left in {}: {free} free{} — free some, or put the store elsewhere with --root", .path.display(), at_least(.needed.as_deref()))]
     NoSpace {
         /// Where.
         path: PathBuf,
         /// What is free, with its unit.
         free: String,
-        /// What is needed, with its unit.
-        needed: String,
+        /// What is needed, with its unit, where that is known.
+        needed: Option<String>,
     },
     /// A blob that is named is not there.
     #[error("blob {digest} is missing in {}", .layout.display())]
@@ -157,8 +157,12 @@ impl Error {
     }
 
     fn full(path: &Path, free: &str) -> Self {
-        Self::NoSpace { path: path.to_owned(), free: free.to_owned(), needed: "more".to_owned() }
+        Self::NoSpace { path: path.to_owned(), free: free.to_owned(), needed: None }
     }
+}
+
+fn at_least(needed: Option<&str>) -> String {
+    needed.map_or_else(String::new, |needed| format!(", at least {needed} needed"))
 }
 
 /// Returns what a reader of `descriptor` may expect: its digest and size.

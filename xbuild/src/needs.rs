@@ -22,6 +22,9 @@ use crate::image::StoredImage;
 use crate::options::NamedContext;
 use crate::worker::now;
 
+/// How failures of contexts begin.
+pub const UNREADABLE_CONTEXT: &str = "cannot read the build context";
+
 /// A context directory.
 pub struct ContextDirectory {
     /// The open directory.
@@ -50,8 +53,7 @@ impl ContextDirectory {
     /// A source failure where it cannot be read or its ignore file is no good.
     pub fn open(path: &Path, ignore_names: &[&Path], contexts: &Path) -> Result<Self, Failure> {
         let shown = path.display().to_string();
-        let failed =
-            |why: String| Failure::new(Class::Source, &["cannot read the build context", &shown, &why]);
+        let failed = |why: String| Failure::new(Class::Source, &[UNREADABLE_CONTEXT, &shown, &why]);
         let root = executor::tree::open_root(path).map_err(|error| failed(error.to_string()))?;
         let root = Arc::new(root);
         let ignore =
@@ -67,7 +69,7 @@ impl ContextDirectory {
     pub fn fetched(path: &Path) -> Result<Self, Failure> {
         let root = executor::tree::open_root(path).map_err(|error| {
             let shown = path.display().to_string();
-            Failure::new(Class::Source, &["cannot read the build context", &shown, &error.to_string()])
+            Failure::new(Class::Source, &[UNREADABLE_CONTEXT, &shown, &error.to_string()])
         })?;
         Ok(Self { root: Arc::new(root), ignore: None, cache: StatCache::default() })
     }
@@ -91,10 +93,9 @@ impl ContextDirectory {
                     }),
                 }))
             }
-            Err(error @ (ScanError::Call { .. } | ScanError::Changed { .. })) => Err(Failure::new(
-                Class::Source,
-                &["cannot read the build context", "", &failure::chain(&error)],
-            )),
+            Err(error @ (ScanError::Call { .. } | ScanError::Changed { .. })) => {
+                Err(Failure::new(Class::Source, &[UNREADABLE_CONTEXT, "", &failure::chain(&error)]))
+            }
             Err(error) => Ok(Err(SelectionError::Refused(failure::chain(&error)))),
         }
     }

@@ -91,7 +91,8 @@ impl Store {
     /// [`Error::NoSpace`].
     pub fn check_space(&self, needed: u64) -> Result<()> {
         let space = self.space()?;
-        let no_space = |free, needed| Err(Error::NoSpace { path: self.root().to_owned(), free, needed });
+        let no_space =
+            |free, needed| Err(Error::NoSpace { path: self.root().to_owned(), free, needed: Some(needed) });
         let wanted = needed.saturating_add(space.reserve());
         if space.free < wanted {
             return no_space(human(space.free), human(wanted));

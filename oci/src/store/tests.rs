@@ -288,7 +288,7 @@ fn a_full_disk_is_a_resource_error() {
     let space = store.space().unwrap();
     assert!(space.reserve() <= space.total / 20);
     let error = store.check_space(u64::MAX).unwrap_err();
-    assert!(error.is_resource() && error.to_string().contains("xbuild prune"), "{error}");
+    assert!(error.is_resource() && error.to_string().contains("--root"), "{error}");
     assert!(Error::io("write", store.root())(rustix::io::Errno::NOSPC).is_resource());
     assert!(Error::io("write", store.root())(rustix::io::Errno::DQUOT).is_resource());
     assert!(!Error::io("write", store.root())(rustix::io::Errno::IO).is_resource());

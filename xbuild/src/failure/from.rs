@@ -2,6 +2,7 @@
 
 use std::io;
 
+use executor::copy::CopyError;
 use executor::sandbox::{SandboxError, StepFailure};
 use oci::pack::PackError;
 use oci::registry::{Action, Error as RegistryError};
@@ -13,18 +14,21 @@ use crate::worker::error::StepError;
 
 impl From<oci::Error> for Failure {
     fn from(error: oci::Error) -> Self {
-        let class = match &error {
-            oci::Error::Reference(_) | oci::Error::Platform(_) => Class::Usage,
-            oci::Error::Digest(_) | oci::Error::Document { .. } => Class::Source,
-            oci::Error::Io { source, .. } => io_class(source, Class::Store),
-            oci::Error::NoSpace { .. } => Class::Resource,
-            oci::Error::MissingBlob { .. } | oci::Error::Damaged { .. } => Class::Store,
-            oci::Error::BlobTooLarge { .. } => Class::Refused,
-            oci::Error::UnknownName { .. } => Class::Source,
-            oci::Error::NoLayout { .. } | oci::Error::NoStore { .. } => Class::Store,
-            oci::Error::Owner { .. } | oci::Error::Version { .. } => Class::Store,
-        };
-        Self::new(class, &[&chain(&error)])
+        Self::new(oci_class(&error), &[&chain(&error)])
+    }
+}
+
+fn oci_class(error: &oci::Error) -> Class {
+    match error {
+        oci::Error::Reference(_) | oci::Error::Platform(_) => Class::Usage,
+        oci::Error::Digest(_) | oci::Error::Document { .. } => Class::Source,
+        oci::Error::Io { source, .. } => io_class(source, Class::Store),
+        oci::Error::NoSpace { .. } => Class::Resource,
+        oci::Error::MissingBlob { .. } | oci::Error::Damaged { .. } => Class::Store,
+        oci::Error::BlobTooLarge { .. } => Class::Refused,
+        oci::Error::UnknownName { .. } => Class::Source,
+        oci::Error::NoLayout { .. } | oci::Error::NoStore { .. } => Class::Store,
+        oci::Error::Owner { .. } | oci::Error::Version { .. } => Class::Store,
     }
 }
 
@@ -105,7 +109,9 @@ impl From<&StepError> for Failure {
         let class = match error {
             StepError::Ended { .. } => Class::Step,
             StepError::Sandbox(error) => sandbox_class(error),
-            StepError::Oci(_) | StepError::Registry(_) => return inner(error),
+            StepError::Oci(error) => oci_class(error),
+            StepError::Registry(error) if error.is_refusal() => Class::Refused,
+            StepError::Registry(_) => Class::Source,
             StepError::Pack(error) => match &**error {
                 PackError::Blob(cause) => io_class(cause, Class::Store),
                 PackError::Entry(_) => Class::Refused,
@@ -115,7 +121,7 @@ impl From<&StepError> for Failure {
             StepError::Layer { .. } => Class::Source,
             StepError::Source(error) => source_class(error),
             StepError::Owner(_) => Class::Dockerfile,
-            StepError::Copy(error) => space_or(&**error, Class::Source),
+            StepError::Copy(error) => space_or(&**error, copy_class(error)),
             StepError::Unpack(error) => space_or(&**error, Class::Source),
             StepError::Diff(error) => space_or(&**error, Class::Refused),
             StepError::Missing { .. } => Class::Usage,
@@ -123,7 +129,29 @@ impl From<&StepError> for Failure {
             StepError::Unsupported(_) => Class::Refused,
             StepError::Stopped => Class::Signal(2),
         };
-        Self::new(class, &[&line])
+        let hint = match (class, line.contains("--root")) {
+            (Class::Resource, false) => "free some space, or put the store elsewhere with --root",
+            _ => "",
+        };
+        Self::new(class, &[&line, hint])
+    }
+}
+
+fn copy_class(error: &CopyError) -> Class {
+    match error {
+        // Whoever wrote the Dockerfile must act.
+        CopyError::NotDirectory(_)
+        | CopyError::IsDirectory(_)
+        | CopyError::Owner(_)
+        | CopyError::Pattern { .. }
+        | CopyError::Exclude(_) => Class::Dockerfile,
+        CopyError::NotFound { .. }
+        | CopyError::Archive { .. }
+        | CopyError::Tree { .. }
+        | CopyError::Parent { .. }
+        | CopyError::Read { .. } => Class::Source,
+        CopyError::Member { .. } => Class::Refused,
+        CopyError::Spool { .. } => Class::Store,
     }
 }
 
@@ -135,33 +163,10 @@ impl From<&SourceError> for Failure {
 
 fn source_class(error: &SourceError) -> Class {
     match error {
-        SourceError::Store(error) => match &**error {
-            oci::Error::NoSpace { .. } => Class::Resource,
-            oci::Error::Io { source, .. } => io_class(source, Class::Store),
-            _ => Class::Store,
-        },
+        SourceError::Store(error) => oci_class(error),
         SourceError::Stopped => Class::Signal(2),
         error if error.is_refusal() => Class::Refused,
         error => space_or(error, Class::Source),
-    }
-}
-
-/// Conversions above take their errors by value; these are shared between steps.
-fn inner(error: &StepError) -> Failure {
-    match error {
-        StepError::Oci(error) => {
-            let class = match &**error {
-                oci::Error::NoSpace { .. } => Class::Resource,
-                oci::Error::Io { source, .. } => io_class(source, Class::Store),
-                _ => Class::Store,
-            };
-            Failure::new(class, &[&chain(&**error)])
-        }
-        StepError::Registry(error) => {
-            let class = if error.is_refusal() { Class::Refused } else { Class::Source };
-            Failure::new(class, &[&error.to_string()])
-        }
-        other => Failure::new(Class::Internal, &[&other.to_string()]),
     }
 }
 
@@ -176,7 +181,7 @@ pub fn solve(error: &SolveError<StepError>, describe: impl Fn(frontend::graph::S
     match error {
         SolveError::Step { id, source } => {
             let failure = Failure::from(source);
-            Failure { line: format!("{} — {}", describe(*id), failure.line), ..failure }
+            Failure { line: super::one_line(&format!("{} — {}", describe(*id), failure.line)), ..failure }
         }
         SolveError::Record(error) => Failure::new(
             io_class(&error.source, Class::Store),

@@ -28,6 +28,7 @@ use output::Output;
 use plain::Plain;
 pub use steps::Tail;
 use steps::{Key, Steps};
+pub use text::{neutralise, shorten};
 use tty::Tty;
 
 /// Events that may wait to be shown. A terminal that is slower than the steps slows them down instead of

@@ -131,7 +131,7 @@ impl Plain {
         match self.current {
             Some((current, _)) if current != key => self.queue(key, lines, over),
             Some(_) | None => {
-                lines.iter().for_each(|line| self.output.line(line));
+                self.output.lines(&lines);
                 if over == Over::Yes {
                     self.current = None;
                     self.hand_on();
@@ -159,7 +159,7 @@ impl Plain {
         let mut waiting = std::mem::take(&mut self.waiting).into_iter();
         for Waiting { key, lines, over } in waiting.by_ref() {
             self.waiting_bytes -= lines.iter().map(String::len).sum::<usize>();
-            lines.iter().for_each(|line| self.output.line(line));
+            self.output.lines(&lines);
             if over == Over::No {
                 self.current = Some((key, Instant::now()));
                 break;

@@ -272,6 +272,26 @@ fn json_is_an_object_a_line_and_loses_nothing() {
 }
 
 #[test]
+fn lines_that_come_together_are_written_together() {
+    struct Calls(Arc<Mutex<usize>>);
+    impl Write for Calls {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            *self.0.lock().unwrap() += 1;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let calls = Arc::new(Mutex::new(0));
+    let progress = Progress::on(Style::Plain, Box::new(Calls(Arc::clone(&calls))));
+    progress.observer(graph()).event(Duration::ZERO, log(StepId(1), &"y\n".repeat(10_000)));
+    progress.finish(Ending::Done);
+    assert!(*calls.lock().unwrap() < 10, "{calls:?}");
+}
+
+#[test]
 fn quiet_is_silent_and_a_closed_pipe_harmless() {
     let events = [Event::Started(ONE), log(ONE, "x\n"), done(ONE, Finish::New)];
     assert_eq!(render(Style::Quiet, &events, Ending::Done).0, "");

@@ -51,7 +51,7 @@ impl Lines {
 /// in caret notation, C1 controls and bidirectional overrides as U+FFFD. `##vso[` (Azure Pipelines), `##[`
 /// (GitHub Actions) and `##teamcity[` are obeyed anywhere in a line, so they are pulled apart; `::commands`
 /// count at the start of a line only, where a prefix stands.
-pub(super) fn neutralise(text: &str) -> String {
+pub fn neutralise(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     let mut rest = text.chars();
     while let Some(character) = rest.next() {
@@ -106,7 +106,7 @@ fn without_commands(text: &str) -> String {
 }
 
 /// Returns at most `limit` characters of a text.
-pub(super) fn shorten(text: &str, limit: usize) -> String {
+pub fn shorten(text: &str, limit: usize) -> String {
     match text.char_indices().nth(limit.saturating_sub(1)) {
         Some((at, _)) if text[at..].chars().nth(1).is_some() => format!("{}…", &text[..at]),
         Some(_) | None => text.to_owned(),

@@ -155,3 +155,35 @@ fn progress_as_json_tells_of_the_failure_as_fields() {
     assert_eq!((&error["class"], &error["code"]), (&"source".into(), &4.into()));
     assert!(error["message"].as_str().unwrap().contains("nowhere"), "{error}");
 }
+
+#[test]
+fn mistakes_that_only_steps_meet_are_the_dockerfiles() {
+    let scratch = Scratch::new().with_busybox();
+    let check = |text: &str, expected: &str| {
+        let context = scratch.context("c", &[("Dockerfile", text)]);
+        let run = scratch.build(&context, &[]);
+        assert_eq!(run.code, 3, "{text}: {run:?}");
+        assert!(run.stderr.lines().last().unwrap().contains(expected), "{run:?}");
+    };
+    check("FROM busybox\nWORKDIR /etc/passwd/x\n", "/etc/passwd");
+    check("FROM busybox\nCOPY --chown=nobody-here Dockerfile /\n", "nobody-here");
+    check("FROM busybox\nUSER nobody-here\nRUN true\n", "nobody-here");
+    check("FROM busybox\nCOPY Dockerfile /etc/passwd/\n", "/etc/passwd");
+}
+
+#[test]
+fn an_excerpt_obeys_nothing_in_the_dockerfile_and_is_short() {
+    let scratch = Scratch::new().with_busybox();
+    let script = "echo\n".repeat(500);
+    let text = format!("FROM busybox\nRUN <<E\nprintf '\x1b[2Jx\x07' >/dev/null\n{script}exit 3\nE\n");
+    let context = scratch.context("c", &[("Dockerfile", &text)]);
+    let run = scratch.build(&context, &["-q"]);
+    assert_eq!(run.code, 5, "{run:?}");
+    assert!(!run.stderr.contains(['\x1b', '\x07']), "{run:?}");
+    let excerpt = run.stderr.lines().filter(|line| line.contains(" | ")).count();
+    assert!((3..=21).contains(&excerpt), "{excerpt} lines");
+    assert!(run.stderr.contains("485 more lines"), "{run:?}");
+    let text = "FROM busybox\nRUN exit 3 # \x1b[2J\n";
+    let run = scratch.build(&scratch.context("c", &[("Dockerfile", text)]), &["-q"]);
+    assert!(run.code == 5 && !run.stderr.contains('\x1b'), "{run:?}");
+}
