@@ -1,12 +1,15 @@
 //! End-to-end tests of the binary: real namespaces, real overlays, foreign tools as judges.
+#![expect(clippy::unwrap_used, reason = "a helper of tests that panics fails the test")]
 
 mod cache;
 mod demo;
+mod dockerfiles;
 mod execution;
 mod harness;
 mod inputs;
 mod lint;
 mod outputs;
+mod print;
 mod registry;
 mod sources;
 mod tidy;
