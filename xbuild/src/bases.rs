@@ -56,12 +56,11 @@ impl Bases {
     /// # Errors
     /// A source failure where nobody has it.
     pub async fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<StoredImage, Failure> {
-        if self.pull == Pull::Missing || reference.digest.is_some() {
-            if let Some(image) = self.in_store(reference, platform)? {
-                return Ok(image);
-            }
+        let store_counts = self.pull == Pull::Missing || reference.digest.is_some();
+        if store_counts && let Some(image) = self.in_store(reference, platform)? {
+            return Ok(image);
         }
-        self.from_registry(reference, platform).await
+        self.fetch(reference, platform).await
     }
 
     fn in_store(&self, reference: &Reference, platform: &Platform) -> Result<Option<StoredImage>, Failure> {
@@ -92,11 +91,7 @@ impl Bases {
         Ok(Some(document::descriptor(&resolution.media_type, resolution.manifest, resolution.size)))
     }
 
-    async fn from_registry(
-        &self,
-        reference: &Reference,
-        platform: &Platform,
-    ) -> Result<StoredImage, Failure> {
+    async fn fetch(&self, reference: &Reference, platform: &Platform) -> Result<StoredImage, Failure> {
         let found = self.registries.client().resolve(reference, platform).await?;
         let layout = self.store.layout();
         layout.put(&found.config.raw)?;

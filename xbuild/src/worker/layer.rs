@@ -42,7 +42,7 @@ pub struct Layer {
 /// Where a layer comes from.
 enum Origin {
     /// A base image: the blob as its registry has it.
-    Base { diff_id: DiffId, descriptor: Descriptor, remote: Option<Reference> },
+    Base { diff_id: DiffId, descriptor: Box<Descriptor>, remote: Option<Reference> },
     /// An earlier build.
     Recorded(LayerResult),
     /// A RUN of this build: its upper directory is the layer's.
@@ -88,6 +88,7 @@ pub struct Layers {
 impl Layer {
     /// A layer of a base image.
     pub fn base(diff_id: DiffId, descriptor: Descriptor, remote: Option<Reference>) -> Arc<Self> {
+        let descriptor = Box::new(descriptor);
         Arc::new(Self::new(Origin::Base { diff_id, descriptor, remote }))
     }
 
@@ -201,7 +202,7 @@ impl Layers {
                 self.build.lease(&[Leased::Blob(digest)])?;
                 let here = self.store.layout().has(&digest)?;
                 let remote = remote.clone().filter(|_| !here);
-                Ok(Blob { diff_id: *diff_id, descriptor: descriptor.clone(), remote })
+                Ok(Blob { diff_id: *diff_id, descriptor: (**descriptor).clone(), remote })
             }
             Origin::Recorded(result) => {
                 let descriptor = match self.packed(result.diff_id) {
