@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use executor::context::{Context, StatCache};
 use executor::copy::SourceKind;
@@ -25,6 +26,9 @@ use crate::worker::error::StepError;
 use crate::worker::layer::blocking;
 use crate::worker::registries::Registries;
 use crate::worker::{LocalFiles, now, read_secret};
+
+/// How long a source may take before the user is told what is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Fetches for one build.
 pub struct Fetcher {
@@ -65,7 +69,14 @@ impl Fetcher {
     /// # Errors
     /// Those of [`context::prepare`].
     pub async fn context(&self, argument: &Argument) -> Result<Prepared, StepError> {
-        let prepared = context::prepare(self.sources()?, argument, self.build.scratch()?).await?;
+        let what = match argument {
+            Argument::Stdin => "standard input",
+            Argument::Git(reference) => &reference.remote,
+            Argument::Url(url) => url,
+            Argument::Directory(_) => "a directory",
+        };
+        let preparing = context::prepare(self.sources()?, argument, self.build.scratch()?);
+        let prepared = self.told(what, preparing).await?;
         if let context::Origin::Url { digest, .. } = &prepared.origin {
             self.build.lease(&[Leased::Blob(*digest)])?;
         }
@@ -77,7 +88,8 @@ impl Fetcher {
     /// # Errors
     /// Those of [`http::fetch`].
     pub async fn url(&self, need: &UrlNeed) -> Result<KnownUrl, StepError> {
-        let fetched = http::fetch(self.sources()?, &need.url, need.checksum).await?;
+        let fetching = http::fetch(self.sources()?, &need.url, need.checksum);
+        let fetched = self.told(&need.url, fetching).await?;
         self.build.lease(&[Leased::Blob(fetched.digest)])?;
         let newest_entry = match (need.time, fetched.last_modified) {
             (SourceTime::Wanted, None) => {
@@ -100,7 +112,7 @@ impl Fetcher {
     pub async fn git(&self, need: &GitNeed) -> Result<KnownGit, StepError> {
         let sources = self.sources()?;
         let remote = Remote::parse(&need.remote)?;
-        let resolved = git::resolve(sources, &remote, &need.reference).await?;
+        let resolved = self.told(remote.url(), git::resolve(sources, &remote, &need.reference)).await?;
         let committed = match need.time {
             SourceTime::Wanted => Some(git::time(sources, &remote, &resolved).await?),
             SourceTime::Unused => None,
@@ -146,6 +158,19 @@ impl Fetcher {
         let checkout = Checkout { reference: name.as_deref(), ..Checkout::of_op(&remote, op) };
         let done = git::checkout(self.sources()?, &checkout, self.build.scratch()?).await?;
         blocking(move || files_of(&done.directory)).await
+    }
+
+    /// Does `work`, and says so where it takes a while.
+    async fn told<T>(&self, what: &str, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        tokio::select! {
+            done = &mut work => return done,
+            () = tokio::time::sleep(PATIENCE) => {}
+        }
+        // A query may hold a token.
+        let shown = git::redacted(what.split('?').next().unwrap_or_default());
+        self.registries.tell(format!("reading {shown} …"));
+        work.await
     }
 
     fn sources(&self) -> Result<&Sources, StepError> {

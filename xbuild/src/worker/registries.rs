@@ -30,6 +30,11 @@ impl Registries {
         self.client.get_or_init(|| Client::new(self.settings(), self.events.clone()))
     }
 
+    /// Tells the user.
+    pub fn tell(&self, text: String) {
+        self.events.tell(Event::Note(text));
+    }
+
     fn settings(&self) -> Settings {
         let insecure = RegistrySettings { transport: Transport::Http, ..RegistrySettings::default() };
         Settings {

@@ -251,3 +251,22 @@ fn urls_are_contexts_too_and_nothing_stays_in_the_staging_directory() {
     assert!(history.contains("2020-09-13T12:26:40Z"), "{history}");
     assert_eq!(std::fs::read_dir(scratch.store().join("tmp")).unwrap().count(), 0);
 }
+
+#[test]
+fn a_source_that_is_slow_is_told_and_an_interrupt_ends_it() {
+    let scratch = Scratch::new();
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let url = format!("http://{}/f?token=s3cret", silent.local_addr().unwrap());
+    let context = scratch.context("c", &[("Dockerfile", &format!("FROM scratch\nADD {url} /\n"))]);
+    for context in [context.to_str().unwrap(), &url] {
+        let mut build = scratch.command(&["build", "--progress", "plain", context]);
+        let mut build = build.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(build.stderr.take().unwrap()).lines();
+        let told = lines.by_ref().map_while(Result::ok).find(|line| line.contains("reading")).unwrap();
+        assert!(told.contains("/f") && !told.contains("s3cret"), "{told}");
+        tool("kill", &["-INT", &build.id().to_string()]);
+        let rest: Vec<_> = lines.map_while(Result::ok).collect();
+        assert_eq!(build.wait().unwrap().code(), Some(130), "{rest:#?}");
+        assert_eq!(std::fs::read_dir(scratch.store().join("tmp")).unwrap().count(), 0);
+    }
+}
