@@ -1,6 +1,6 @@
 //! A writer that compresses on several threads with bounded memory and the same bytes for any thread count.
 //!
-//! The input is cut into chunks of fixed size and each becomes a gzip member or zstd frame of its own; threads
+//! The input is cut into chunks of fixed size and each becomes gzip members or a zstd frame of its own; threads
 //! take chunks as they come, one thread writes the results in order. Threads are started by the second chunk,
 //! so a small layer costs none.
 
@@ -9,9 +9,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use libdeflater::{CompressionLvl, Compressor};
-
 use super::Encoding;
+use super::gzip::Gzip;
 
 /// Compresses what is written to it into `W`.
 pub struct Encoder<W> {
@@ -216,7 +215,7 @@ fn write_in_order<W: Write>(
 /// One thread's compressor.
 enum Worker {
     None,
-    Gzip { compressor: Compressor, stored: Compressor, level: u8 },
+    Gzip(Gzip),
     Zstd(zstd::bulk::Compressor<'static>),
 }
 
@@ -224,10 +223,7 @@ impl Worker {
     fn new(encoding: Encoding) -> io::Result<Self> {
         Ok(match encoding {
             Encoding::None => Self::None,
-            Encoding::Gzip(level) => {
-                let compressor = gzip_level(level)?;
-                Self::Gzip { compressor, stored: gzip_level(0)?, level }
-            }
+            Encoding::Gzip(level) => Self::Gzip(Gzip::new(level)?),
             Encoding::Zstd(level) => {
                 let mut compressor = zstd::bulk::Compressor::new(level.into())?;
                 compressor.set_parameter(zstd::zstd_safe::CParameter::ChecksumFlag(true))?;
@@ -239,60 +235,13 @@ impl Worker {
     fn compress(&mut self, raw: Vec<u8>) -> io::Result<Chunk> {
         match self {
             Self::None => Ok(Chunk { compressed: raw, raw: None }),
-            Self::Gzip { compressor, stored, level } => {
-                let stores = *level < 6 && is_incompressible(&raw, compressor);
-                let compressor = if stores { stored } else { compressor };
-                let mut compressed = vec![0; compressor.gzip_compress_bound(raw.len())];
-                let size = compressor
-                    .gzip_compress(&raw, &mut compressed)
-                    .map_err(|error| io::Error::other(format!("compress layer: {error:?}")))?;
-                compressed.truncate(size);
-                Ok(Chunk { compressed, raw: Some(raw) })
-            }
+            Self::Gzip(gzip) => Ok(Chunk { compressed: gzip.compress(&raw)?, raw: Some(raw) }),
             Self::Zstd(compressor) => {
                 let compressed = compressor.compress(&raw)?;
                 Ok(Chunk { compressed, raw: Some(raw) })
             }
         }
     }
-}
-
-fn gzip_level(level: u8) -> io::Result<Compressor> {
-    let level = CompressionLvl::new(level.into());
-    let level =
-        level.map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "gzip level out of range 1 to 12"))?;
-    Ok(Compressor::new(level))
-}
-
-/// Whether a chunk is random noise to deflate (archives, media, encrypted files), which would only slow it
-/// down: sixteen samples of 1 KiB look random and 16 KiB from the middle do not shrink by a hundredth. Decided
-/// by the chunk's bytes alone, so that the result does not depend on the machine.
-fn is_incompressible(raw: &[u8], compressor: &mut Compressor) -> bool {
-    const SAMPLES: usize = 16;
-    const LENGTH: usize = 1024;
-    if raw.len() < 4 * SAMPLES * LENGTH {
-        return false;
-    }
-    let step = (raw.len() - LENGTH) / (SAMPLES - 1);
-    // A chunk with one ordinary sample is compressed: a mixed chunk must not be stored.
-    if !(0..SAMPLES).all(|sample| looks_random(&raw[sample * step..sample * step + LENGTH])) {
-        return false;
-    }
-    let middle = &raw[raw.len() / 2..][..SAMPLES * LENGTH];
-    let mut out = vec![0; middle.len() - middle.len() / 100];
-    // An error means that the result does not fit.
-    compressor.deflate_compress(middle, &mut out).is_err()
-}
-
-/// Whether the sum of squares of byte counts is near that of uniform bytes: `n + n²/256`, 5120 for 1 Ki bytes,
-/// with a standard deviation of 300. Base64 has 17 Ki, English text 70 Ki, machine code above 30 Ki.
-fn looks_random(sample: &[u8]) -> bool {
-    let mut counts = [0_u32; 256];
-    for byte in sample {
-        counts[usize::from(*byte)] += 1;
-    }
-    let squares: u32 = counts.iter().map(|count| count * count).sum();
-    squares < 6400
 }
 
 #[cfg(test)]
@@ -340,22 +289,6 @@ mod tests {
                 assert!(back == data, "{encoding} {size}");
             }
         }
-    }
-
-    #[test]
-    fn noise_is_stored_and_everything_else_is_not() {
-        let noise = &data(2 << 20)[1 << 20..];
-        let is_noise = |raw: &[u8]| is_incompressible(raw, &mut gzip_level(2).unwrap());
-        assert!(is_noise(noise));
-        let mut mixed = noise.to_vec();
-        mixed[300_000..500_000].fill(b'a');
-        assert!(!is_noise(&mixed));
-        let ramp: Vec<u8> = (0..1 << 20).map(|at| at as u8).collect();
-        assert!(!is_noise(&ramp), "a flat histogram that repeats");
-        let base64: Vec<u8> = noise.iter().map(|byte| b'0' + byte % 64).collect();
-        assert!(!is_noise(&base64));
-        let stored = encode(noise, Encoding::GZIP, 1);
-        assert!(stored.len() < noise.len() + noise.len() / 1000, "{}", stored.len());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod decoder;
 mod encoder;
 mod encoding;
+mod gzip;
 mod read_ahead;
 
 pub use decoder::{Decoder, Format};
