@@ -72,7 +72,8 @@ async fn spec(
     let tree = layers.tree(stack).await.map_err(failed)?;
     let spec = args.user.as_deref().unwrap_or(&config.user);
     let user = owner::resolve_user(&tree, spec).map_err(StepError::from).map_err(failed)?;
-    let lowers = layers.directories(stack).await.map_err(failed)?;
+    let mut lowers = layers.directories(stack).await.map_err(failed)?;
+    lowers.push(build.skeleton().map_err(failed)?);
     let scratch = build.scratch().map_err(failed)?;
     let writes = Writes { upper: scratch.join("upper"), work: scratch.join("work") };
     for path in [&writes.upper, &writes.work] {

@@ -15,6 +15,7 @@ pub struct Build {
     lease: OnceLock<Lease>,
     making: Mutex<()>,
     directories: AtomicU64,
+    skeleton: Mutex<Option<PathBuf>>,
     /// Names of cache mounts that this build has begun anew.
     pub begun: Mutex<BTreeSet<String>>,
 }
@@ -27,6 +28,7 @@ impl Build {
             lease: OnceLock::new(),
             making: Mutex::default(),
             directories: AtomicU64::new(0),
+            skeleton: Mutex::default(),
             begun: Mutex::default(),
         }
     }
@@ -47,6 +49,17 @@ impl Build {
         let path = self.staging()?.path().join(number.to_string());
         std::fs::create_dir(&path).map_err(StepError::io("make directory", &path))?;
         Ok(path)
+    }
+
+    /// Returns the directory of mount points that goes below the layers of every step, made for the first one.
+    pub fn skeleton(&self) -> Result<PathBuf, StepError> {
+        let mut skeleton = self.skeleton.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(path) = &*skeleton {
+            return Ok(path.clone());
+        }
+        let path = self.scratch()?;
+        executor::sandbox::make_skeleton(&path)?;
+        Ok(skeleton.insert(path).clone())
     }
 
     fn held(&self) -> Result<&Lease, StepError> {

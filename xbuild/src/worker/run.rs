@@ -116,7 +116,8 @@ async fn prepare(
 ) -> Result<Prepared, StepError> {
     let tree = worker.layers.readable_tree(parent).await?;
     let user = owner::resolve_user(&tree, &run.user)?;
-    let lowers = worker.layers.directories(parent).await?;
+    let mut lowers = worker.layers.directories(parent).await?;
+    lowers.push(worker.build.skeleton()?);
     let writes = worker.scratch_writes()?;
     let upper = writes.upper.clone();
     make_system_directories(&tree, &upper)?;
