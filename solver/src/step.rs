@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use frontend::graph::StepId;
+use frontend::graph::{StepId, StepKind};
 use oci::layer::ContentHash;
 
 use crate::event::{Event, Finish};
@@ -131,8 +131,8 @@ struct Ran<W: Worker> {
 }
 
 impl<W: Worker> Ran<W> {
-    /// Decides whether the result is new. Where results are known on the state below, this waits for the content
-    /// id, so that what follows has its key; elsewhere nothing that follows can be in the cache.
+    /// Decides whether the result is new. Where results are known on the state below and may be used, this waits
+    /// for the content id, so that what follows has its key; elsewhere nothing that follows can be in the cache.
     async fn conclude(
         self,
         run: &Arc<Run<W>>,
@@ -142,7 +142,7 @@ impl<W: Worker> Ran<W> {
         let Execution { snapshot, created, content, settled } = execution;
         let node = run.node(self.id);
         let content: Content<W::Error> = match self.stand.below {
-            Some(below) if run.records.has_results(below) => {
+            Some(below) if Self::matters(run) && run.records.has_results(below) => {
                 let content = content.await.map_err(|error| run.failed(self.id, error, self.begun))?;
                 if let Some((earlier, snapshot)) = self.earlier(run, below, content).await {
                     return Ok(self.adopt(run, earlier, snapshot, guard));
@@ -165,6 +165,13 @@ impl<W: Worker> Ran<W> {
             drop(guard);
             lose_on_error(&run, id, result)
         }))
+    }
+
+    /// Whether any step may use what is known on its state: with `no_cache` everywhere, packing goes on beside
+    /// what follows.
+    fn matters(run: &Run<W>) -> bool {
+        let mut layers = run.topology.steps().filter(|id| run.graph.step(*id).kind() == StepKind::Layer);
+        layers.any(|id| run.overrides.forbids(id, run.graph.step(id)).is_none())
     }
 
     /// Returns an earlier result of equal content that can still be had.
