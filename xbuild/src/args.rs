@@ -171,7 +171,7 @@ pub struct BuildArgs {
     /// Also build the stages that the target does not need
     #[arg(long)]
     pub all_stages: bool,
-    /// Steps that run at once (default: twice the processors)
+    /// Steps that run at once (default: twice the processors, at least 16)
     #[arg(short, long, value_name = "N")]
     pub jobs: Option<usize>,
     /// Processes that a RUN step may have

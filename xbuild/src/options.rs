@@ -192,7 +192,11 @@ impl BuildOptions {
             pull: args.pull,
             network: values::network("--network", &args.network)?,
             host_ca: args.host_ca.as_deref().map(host_ca).transpose()?,
-            secrets: args.secret.iter().map(|text| values::secret(text)).collect::<Result<_, _>>()?,
+            secrets: args
+                .secret
+                .iter()
+                .map(|text| values::readable_secret(text))
+                .collect::<Result<_, _>>()?,
             ssh: args.ssh.iter().map(|text| values::ssh(text)).collect::<Result<_, _>>()?,
             extra_hosts: args
                 .add_host
@@ -267,8 +271,9 @@ pub fn host_ca(text: &str) -> Result<PathBuf, Failure> {
     })
 }
 
+/// Steps wait for networks and disks more than they compute, so that few processors are no reason for few of them.
 fn default_jobs() -> usize {
-    std::thread::available_parallelism().map_or(2, |count| count.get() * 2)
+    std::thread::available_parallelism().map_or(2, |count| count.get() * 2).max(16)
 }
 
 fn context(text: &str) -> Result<Context, Failure> {

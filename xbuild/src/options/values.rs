@@ -76,6 +76,18 @@ pub fn parse_size(flag: &str, text: &str) -> Result<u64, Failure> {
     bytes.ok_or_else(|| usage(&format!("{flag} {text}"), "it is no size", "write a number with k, m or g"))
 }
 
+/// Parses a secret as [`secret`] does, and tells at once of a file that is not there: a cached build would never look.
+pub fn readable_secret(text: &str) -> Result<Secret, Failure> {
+    let secret = secret(text)?;
+    if let SecretSource::File(path) = &secret.source {
+        std::fs::metadata(path).map_err(|error| {
+            let why = format!("{}: {error}", path.display());
+            usage(&format!("--secret {text}"), &why, "give a file that is there, or env=NAME")
+        })?;
+    }
+    Ok(secret)
+}
+
 /// Parses `id=ID[,src=PATH|,env=NAME][,type=file|env]`.
 pub fn secret(text: &str) -> Result<Secret, Failure> {
     let flag = format!("--secret {text}");
@@ -253,6 +265,8 @@ mod tests {
         assert!(secret("src=/f").is_err());
         assert!(secret("id=a,src=/f,env=X").is_err());
         assert!(secret("id=a,nope=1").is_err());
+        assert!(readable_secret("id=a,src=/nowhere/at/all").is_err());
+        assert!(readable_secret("id=a,src=/dev/null").is_ok());
     }
 
     #[test]

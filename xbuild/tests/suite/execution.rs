@@ -105,7 +105,7 @@ fn independent_stages_run_at_once_and_unused_ones_are_named() {
     let scratch = Scratch::new().with_busybox();
     let mut text = String::new();
     for stage in 0..6 {
-        text += &format!("FROM busybox AS s{stage}\nRUN sleep 1 && echo {stage} > /o{stage}\n");
+        text += &format!("FROM busybox AS s{stage}\nRUN sleep 2 && echo {stage} > /o{stage}\n");
     }
     text += "FROM busybox AS unused\nRUN exit 7\nFROM scratch\n";
     for stage in 0..6 {
@@ -114,13 +114,12 @@ fn independent_stages_run_at_once_and_unused_ones_are_named() {
     let context = scratch.context("c", &[("Dockerfile", &text)]);
     let tar = scratch.path().join("out.tar");
     let start = Instant::now();
-    let run =
-        scratch.build(&context, &["--jobs", "6", "-o", &format!("type=tar,dest={}", tar.display())]).ok();
+    let run = scratch.build(&context, &["-o", &format!("type=tar,dest={}", tar.display())]).ok();
     let took = start.elapsed();
     assert!(run.stderr.contains("unused"), "the skipped stage is not named:\n{}", run.stderr);
     assert_eq!(listing(&tar).len(), 6, "{:#?}", listing(&tar));
-    // Six seconds of sleep one after the other would be no parallelism at all.
-    assert!(took < Duration::from_secs(4), "took {took:?}");
+    // However few processors there are, none of the six waits for another.
+    assert!(took < Duration::from_millis(3500), "took {took:?}");
 }
 
 #[test]
