@@ -252,7 +252,7 @@ fn wrapped(text: &str) -> Vec<String> {
     };
     // A space or an @ may be the first character that does not fit.
     let candidates = text[..end].char_indices().chain(text[end..].chars().next().map(|char| (end, char)));
-    let at = candidates.filter_map(breaks).filter(|at| *at >= end / 2).last().unwrap_or(end);
+    let at = candidates.filter_map(breaks).rfind(|at| *at >= end / 2).unwrap_or(end);
     let (first, rest) = text.split_at(at);
     vec![first.trim_end().to_owned(), shorten(rest.trim_start(), LINE)]
 }

@@ -63,8 +63,11 @@ const TWO_STAGES: &[(&str, &str, Option<u32>, &[u32])] = &[
     ("final", "COPY --from=build /x /", Some(2), &[1]),
 ];
 
+/// An element and its attributes.
+type Element = (String, BTreeMap<String, String>);
+
 /// Elements in order with their attributes, and all text; panics where the document is no XML.
-fn read(svg: &str) -> (Vec<(String, BTreeMap<String, String>)>, String) {
+fn read(svg: &str) -> (Vec<Element>, String) {
     let (mut open, mut elements, mut text) = (Vec::new(), Vec::new(), String::new());
     let mut rest = svg;
     while let Some((before, after)) = rest.split_once('<') {
@@ -107,7 +110,7 @@ fn unescaped(text: &str) -> String {
     out.replace("&amp;", "&")
 }
 
-fn count(elements: &[(String, BTreeMap<String, String>)], key: &str, value: &str) -> usize {
+fn count(elements: &[Element], key: &str, value: &str) -> usize {
     elements.iter().filter(|(_, attributes)| attributes.get(key).is_some_and(|found| found == value)).count()
 }
 
