@@ -9,15 +9,8 @@ use solver::SolveError;
 
 use crate::failure::{Class, Failure, from};
 use crate::needs::UNREADABLE_CONTEXT;
-use crate::needs::UNREADABLE_CONTEXT;
 use crate::progress::{Tail, neutralise, shorten};
 use crate::worker::error::StepError;
-
-/// Lines of an instruction that an excerpt shows, with those around it.
-const EXCERPT_LINES: usize = 20;
-
-/// Characters of a line that an excerpt shows.
-const EXCERPT_WIDTH: usize = 400;
 
 /// Lines of an instruction that an excerpt shows, with those around it.
 const EXCERPT_LINES: usize = 20;
