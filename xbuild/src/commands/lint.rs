@@ -79,8 +79,7 @@ fn inputs(options: &BuildOptions, root: &Path) -> Result<(Inputs, Option<Arc<Bui
     }
     let store = Arc::new(Store::open(root)?);
     let build = Arc::new(Build::new(Arc::clone(&store)));
-    let fetching = super::build::fetch_inputs(options, &store, &build);
-    Ok((crate::runtime()?.block_on(super::interruptible(fetching))?, Some(build)))
+    Ok((super::build::fetch_inputs(options, &store, &build)?, Some(build)))
 }
 
 /// Returns the Dockerfile's path as seen from the working directory, where annotations look for it.

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use crate::harness::{Run, Scratch, finish, have, tool};
 
@@ -258,14 +259,21 @@ fn a_source_that_is_slow_is_told_and_an_interrupt_ends_it() {
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let url = format!("http://{}/f?token=s3cret", silent.local_addr().unwrap());
     let context = scratch.context("c", &[("Dockerfile", &format!("FROM scratch\nADD {url} /\n"))]);
-    for context in [context.to_str().unwrap(), &url] {
+    for context in [context.to_str().unwrap(), &url, "-"] {
         let mut build = scratch.command(&["build", "--progress", "plain", context]);
-        let mut build = build.stderr(Stdio::piped()).spawn().unwrap();
+        let mut build = build.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(build.stderr.take().unwrap()).lines();
         let told = lines.by_ref().map_while(Result::ok).find(|line| line.contains("reading")).unwrap();
-        assert!(told.contains("/f") && !told.contains("s3cret"), "{told}");
+        assert!(told.contains(if context == "-" { "standard input" } else { "/f" }), "{told}");
+        assert!(!told.contains("s3cret"), "{told}");
         tool("kill", &["-INT", &build.id().to_string()]);
         let rest: Vec<_> = lines.map_while(Result::ok).collect();
+        // Not `wait`, which would close the pipe.
+        let end = Instant::now() + Duration::from_secs(10);
+        while build.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < end, "{context}: it goes on: {rest:#?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
         assert_eq!(build.wait().unwrap().code(), Some(130), "{rest:#?}");
         assert_eq!(std::fs::read_dir(scratch.store().join("tmp")).unwrap().count(), 0);
     }

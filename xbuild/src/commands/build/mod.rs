@@ -21,7 +21,7 @@ use oci::Store;
 use solver::{Cancel, Records, Solver, Wanted};
 
 use self::inputs::{Input, Inputs, Owner};
-use crate::args::Print;
+use crate::args::{Print, Progress as Show};
 use crate::bases::{Bases, Pull};
 use crate::failure::{Class, Failure};
 use crate::fetch::Fetcher;
@@ -45,11 +45,10 @@ pub fn run(options: BuildOptions, root: &Path) -> Result<u8, Failure> {
     let store = Arc::new(Store::open(root)?);
     store.sweep()?;
     let options = Arc::new(options);
-    let runtime = crate::runtime()?;
     let build = Arc::new(Build::new(Arc::clone(&store)));
     let inputs = match Inputs::at_hand(&options) {
         Some(inputs) => inputs,
-        None => runtime.block_on(super::interruptible(fetch_inputs(&options, &store, &build)))?,
+        None => fetch_inputs(&options, &store, &build)?,
     };
     let source = dockerfile::read(&options, &inputs)?;
     let file = frontend::parse(&source.text);
@@ -64,7 +63,7 @@ pub fn run(options: BuildOptions, root: &Path) -> Result<u8, Failure> {
         if std::io::IsTerminal::is_terminal(&std::io::stderr()) { Terminal::Yes } else { Terminal::No };
     let progress = Arc::new(Progress::start(Style::of(options.progress, terminal)));
     let session = Session { options, store, spawner, progress, build, inputs, file, source };
-    let ended = runtime.block_on(session.build());
+    let ended = crate::runtime()?.block_on(session.build());
     let report = |ending| Arc::try_unwrap(session.progress).map(|progress| progress.finish(ending));
     match ended {
         Ok(()) => {
@@ -82,18 +81,29 @@ pub fn run(options: BuildOptions, root: &Path) -> Result<u8, Failure> {
 ///
 /// # Errors
 /// A source failure, or the signal that came first.
-pub async fn fetch_inputs(
+pub fn fetch_inputs(
     options: &BuildOptions,
     store: &Arc<Store>,
     build: &Arc<Build>,
 ) -> Result<Inputs, Failure> {
-    let note = |text: String| {
-        // Nobody may be reading any more.
-        let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), format!("{text}\n").as_bytes());
+    let shows_text = match options.progress {
+        Show::Auto | Show::Plain | Show::Tty => true,
+        Show::Json | Show::Quiet => false,
+    };
+    let note = move |text: String| {
+        let text: String = text.chars().filter(|char| !char.is_control()).collect();
+        if shows_text {
+            // Nobody may be reading any more.
+            let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), format!("{text}\n").as_bytes());
+        }
     };
     let registries = Arc::new(Registries::new(options.insecure_registries.clone(), note));
     let fetcher = Fetcher::new(Arc::clone(store), Arc::clone(build), registries, options);
-    Inputs::fetch(options, &fetcher).await
+    let runtime = crate::runtime()?;
+    let fetched = runtime.block_on(super::interruptible(Inputs::fetch(options, &fetcher)));
+    // After an interrupt somebody may still wait for standard input.
+    runtime.shutdown_background();
+    fetched
 }
 
 /// One build.
