@@ -132,9 +132,10 @@ impl fmt::Display for Failure {
     }
 }
 
-/// An error is one line, and nothing in it may move the terminal's cursor.
+/// An error is one line, and nothing in it may move the terminal's cursor or command a CI system.
 fn one_line(text: &str) -> String {
-    text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let line: String = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    crate::progress::neutralise(&line)
 }
 
 /// Returns an error's causes as `a: b: c`, leaving out causes that their parent's text already ends with.
