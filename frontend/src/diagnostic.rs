@@ -31,7 +31,13 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// Makes an error without help.
     pub fn error(span: Span, message: impl Into<String>) -> Diagnostic {
-        Diagnostic { severity: Severity::Error, rule: None, span, message: message.into(), help: None }
+        Diagnostic {
+            severity: Severity::Error,
+            rule: None,
+            span,
+            message: one_line(message.into()),
+            help: None,
+        }
     }
 
     /// Makes a warning of a lint rule.
@@ -40,20 +46,46 @@ impl Diagnostic {
             severity: Severity::Warning,
             rule: Some(rule),
             span,
-            message: message.into(),
+            message: one_line(message.into()),
             help: None,
         }
     }
 
     /// Adds how to mend it.
     pub fn with_help(mut self, help: impl Into<String>) -> Diagnostic {
-        self.help = Some(help.into());
+        self.help = Some(one_line(help.into()));
         self
     }
 
     /// Adds how to mend it, if known.
     pub fn with_optional_help(mut self, help: Option<String>) -> Diagnostic {
-        self.help = help;
+        self.help = help.map(one_line);
         self
+    }
+}
+
+/// Escapes control characters except tabs: a message quotes the Dockerfile, and must neither begin a line of
+/// its own nor reach a terminal as a command.
+fn one_line(text: String) -> String {
+    let is_unsafe = |character: char| character.is_control() && character != '\t';
+    if !text.contains(is_unsafe) {
+        return text;
+    }
+    let mut safe = String::with_capacity(text.len() + 8);
+    for character in text.chars() {
+        if is_unsafe(character) { safe.extend(character.escape_default()) } else { safe.push(character) }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn df_11_messages_are_one_line_without_controls() {
+        let found = Diagnostic::error(Span::default(), "a\n::error::b\u{1b}[2J\tc").with_help("x\r\u{9b}y");
+        assert_eq!(found.message, "a\\n::error::b\\u{1b}[2J\tc");
+        assert_eq!(found.help.as_deref(), Some("x\\r\\u{9b}y"));
     }
 }

@@ -96,6 +96,11 @@ pub fn parse(text: &str) -> Result<Option<GitReference>, GitUrlError> {
             return Err(GitUrlError::Dash(value.clone()));
         }
     }
+    // git-check-ref-format(1) forbids controls in names; no argument of a command can hold NUL.
+    let parts = [&reference.reference, &reference.checksum, &reference.subdir];
+    if parts.iter().any(|part| part.contains(char::is_control)) {
+        return Err(GitUrlError::Escape(text.to_owned()));
+    }
     Ok(Some(reference))
 }
 
@@ -295,6 +300,8 @@ mod tests {
             "?keep-git-dir=maybe",
             "?ref=a&ref=a",
             "?ref=%zz",
+            "?ref=a%0ab",
+            "#a:b%00",
             "#--upload-pack=x",
             "?subdir=a#b:c",
         ];

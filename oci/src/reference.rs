@@ -117,14 +117,16 @@ impl Reference {
         }
     }
 
-    /// Returns the short form that users write: `docker.io/library/alpine:3` is `alpine:3`.
+    /// Returns the short form that users write: `docker.io/library/alpine:3` is `alpine:3`. Where that would be
+    /// read as something else (`docker.io/ghcr.io/a`), it is the full form.
     pub fn familiar(&self) -> String {
         let name = match (self.registry.as_str(), self.repository.strip_prefix(OFFICIAL)) {
             (DOCKER_HUB, Some(official)) if !official.contains('/') => official.to_owned(),
             (DOCKER_HUB, _) => self.repository.clone(),
             _ => self.name(),
         };
-        name + &self.suffix()
+        let short = name + &self.suffix();
+        if short.parse().as_ref() == Ok(self) { short } else { self.to_string() }
     }
 
     fn suffix(&self) -> String {
@@ -287,6 +289,7 @@ mod tests {
         let both = format!("a:t@{DIGEST}");
         check(&both, &format!("docker.io/library/{both}"), &both);
         check("e/a--b__c.d", "docker.io/e/a--b__c.d", "e/a--b__c.d");
+        check("docker.io/ghcr.io/a", "docker.io/ghcr.io/a", "docker.io/ghcr.io/a");
     }
 
     #[test]

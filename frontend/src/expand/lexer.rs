@@ -23,6 +23,8 @@ pub(super) struct Rules {
     pub keep_unset: bool,
     /// Longest result in bytes.
     pub limit: usize,
+    /// The result is split into words too.
+    pub split: bool,
 }
 
 impl Default for Rules {
@@ -33,6 +35,7 @@ impl Default for Rules {
             raw_escapes: false,
             keep_unset: false,
             limit: VALUE_LIMIT,
+            split: false,
         }
     }
 }
@@ -67,19 +70,40 @@ struct Lexer<'a> {
 /// White space between `<<` and a delimiter.
 const BLANKS: [char; 3] = ['\t', '\r', ' '];
 
-/// Collects words: unquoted white space ends them.
-#[derive(Default)]
+/// Collects words, where they are wanted: unquoted white space ends them.
 struct Words {
+    wanted: bool,
     done: Vec<String>,
     open: String,
 }
 
 impl Words {
+    fn new(wanted: bool) -> Self {
+        Self { wanted, done: Vec::new(), open: String::new() }
+    }
+
     fn push(&mut self, character: char) {
+        if !self.wanted {
+            return;
+        }
         if !character.is_whitespace() {
             self.open.push(character);
         } else if !self.open.is_empty() {
             self.done.push(std::mem::take(&mut self.open));
+        }
+    }
+
+    /// Adds what is unquoted: its white space ends words.
+    fn push_unquoted(&mut self, piece: &str) {
+        if self.wanted {
+            piece.chars().for_each(|character| self.push(character));
+        }
+    }
+
+    /// Adds what is quoted or escaped: its white space belongs to the word.
+    fn push_quoted(&mut self, piece: &str) {
+        if self.wanted {
+            self.open.push_str(piece);
         }
     }
 
@@ -109,7 +133,7 @@ impl<'a> Lexer<'a> {
     /// Reads up to `stop`, which is consumed, or to the end of the text.
     fn until(&mut self, stop: Option<char>) -> Result<(String, Vec<String>), ExpandError> {
         let mut value = String::new();
-        let mut words = Words::default();
+        let mut words = Words::new(self.rules.split && stop.is_none());
         while let Some(character) = self.peek() {
             if Some(character) == stop {
                 self.next();
@@ -132,27 +156,27 @@ impl<'a> Lexer<'a> {
         match character {
             '$' => {
                 let piece = self.dollar()?;
-                piece.chars().for_each(|character| words.push(character));
+                words.push_unquoted(&piece);
                 value.push_str(&piece);
             }
             '\'' | '"' if quotes => {
                 let piece = if character == '"' { self.double_quoted()? } else { self.single_quoted()? };
-                words.open.push_str(&piece);
+                words.push_quoted(&piece);
                 value.push_str(&piece);
             }
             '<' => {
                 let piece = self.possible_heredoc();
-                words.open.push_str(piece);
+                words.push_quoted(piece);
                 value.push_str(piece);
             }
             _ if character == self.rules.escape => {
                 self.next();
                 if self.rules.raw_escapes {
-                    words.open.push(character);
+                    words.push_quoted(character.encode_utf8(&mut [0; 4]));
                     value.push(character);
                 }
                 if let Some(escaped) = self.next() {
-                    words.open.push(escaped);
+                    words.push_quoted(escaped.encode_utf8(&mut [0; 4]));
                     value.push(escaped);
                 }
             }

@@ -140,7 +140,7 @@ pub fn word(text: &str, escape: char, env: Lookup) -> Result<Expanded, ExpandErr
 
 /// Expands one text and splits the result at white space that is not quoted.
 pub fn words(text: &str, escape: char, env: Lookup) -> Result<ExpandedWords, ExpandError> {
-    let rules = lexer::Rules { escape, ..lexer::Rules::default() };
+    let rules = lexer::Rules { escape, split: true, ..lexer::Rules::default() };
     lexer::run(text, rules, env).map(|(_, words, names)| ExpandedWords {
         words,
         matched: names.matched,
@@ -177,6 +177,7 @@ pub(crate) fn shell_words(
         raw_escapes: raw_escapes == RawEscapes::Kept,
         keep_unset: true,
         limit: usize::MAX,
+        split: true,
     };
     lexer::run(text, rules, &|_| None).map(|(_, words, _)| words)
 }

@@ -3,4 +3,5 @@
 mod bombs;
 mod mistakes;
 mod oracles;
+mod plans;
 mod properties;

@@ -192,51 +192,88 @@ fn simplify(tokens: Vec<Token>, pattern: &str) -> Form {
     simple.unwrap_or(Form::Tokens(tokens))
 }
 
-/// Runs all states at once; state `n` means "the first `n` tokens have matched".
+/// Runs all states at once; state `n` means "the first `n` tokens have matched". Only states that are reached
+/// cost anything, so that a long pattern is left where a path departs from it.
 fn simulate(tokens: &[Token], path: &str) -> bool {
-    let end = tokens.len();
-    let mut now = vec![false; end + 1];
-    let mut next = vec![false; end + 1];
-    now[0] = true;
-    close(tokens, &mut now);
+    let mut now = States::of(tokens);
+    let mut next = States::of(tokens);
+    now.add(tokens, 0);
     for char in path.chars() {
-        next.fill(false);
-        for (state, token) in tokens.iter().enumerate().filter(|(state, _)| now[*state]) {
-            match token {
-                Token::Char(expected) => next[state + 1] |= *expected == char,
-                Token::Any => next[state + 1] |= char != '/',
-                Token::Class { negated, ranges } => {
-                    let inside = ranges.iter().any(|(low, high)| (*low..=*high).contains(&char));
-                    next[state + 1] |= inside != *negated;
-                }
-                Token::Star => next[state] |= char != '/',
-                Token::DeepEntry => {}
-                Token::DeepLoop => {
-                    next[state] = true;
-                    next[state + 1] |= char == '/';
-                }
-                Token::Rest => next[state] = true,
+        if now.reached.is_empty() {
+            return false;
+        }
+        for &state in &now.reached {
+            // The state behind the last token has nothing left to match.
+            if let Some(token) = tokens.get(state) {
+                advance(tokens, token, state, char, &mut next);
             }
         }
-        close(tokens, &mut next);
+        now.clear();
         std::mem::swap(&mut now, &mut next);
     }
-    now[end]
+    now.marked[tokens.len()]
 }
 
-/// Adds the states that are reached without a character.
-fn close(tokens: &[Token], states: &mut [bool]) {
-    for (state, token) in tokens.iter().enumerate() {
-        if !states[state] {
-            continue;
-        }
-        match token {
-            Token::Star | Token::Rest => states[state + 1] = true,
-            Token::DeepEntry => {
-                states[state + 1] = true;
-                states[state + 2] = true;
+/// Adds the states that follow `state` after `char`.
+fn advance(tokens: &[Token], token: &Token, state: usize, char: char, next: &mut States) {
+    match token {
+        Token::Char(expected) if *expected == char => next.add(tokens, state + 1),
+        Token::Any if char != '/' => next.add(tokens, state + 1),
+        Token::Class { negated, ranges } => {
+            let inside = ranges.iter().any(|(low, high)| (*low..=*high).contains(&char));
+            if inside != *negated {
+                next.add(tokens, state + 1);
             }
-            Token::Char(_) | Token::Any | Token::Class { .. } | Token::DeepLoop => {}
+        }
+        Token::Star if char != '/' => next.add(tokens, state),
+        Token::DeepLoop => {
+            next.add(tokens, state);
+            if char == '/' {
+                next.add(tokens, state + 1);
+            }
+        }
+        Token::Rest => next.add(tokens, state),
+        Token::Char(_) | Token::Any | Token::Star | Token::DeepEntry => {}
+    }
+}
+
+/// States that are reached.
+struct States {
+    reached: Vec<usize>,
+    marked: Vec<bool>,
+}
+
+impl States {
+    fn of(tokens: &[Token]) -> Self {
+        Self { reached: Vec::new(), marked: vec![false; tokens.len() + 1] }
+    }
+
+    /// Adds a state, and those that are reached from it without a character.
+    fn add(&mut self, tokens: &[Token], state: usize) {
+        let mut at = self.reached.len();
+        self.mark(state);
+        while let Some(&state) = self.reached.get(at) {
+            match tokens.get(state) {
+                Some(Token::Star | Token::Rest) => self.mark(state + 1),
+                Some(Token::DeepEntry) => {
+                    self.mark(state + 1);
+                    self.mark(state + 2);
+                }
+                Some(Token::Char(_) | Token::Any | Token::Class { .. } | Token::DeepLoop) | None => {}
+            }
+            at += 1;
+        }
+    }
+
+    fn mark(&mut self, state: usize) {
+        if !std::mem::replace(&mut self.marked[state], true) {
+            self.reached.push(state);
+        }
+    }
+
+    fn clear(&mut self) {
+        for state in self.reached.drain(..) {
+            self.marked[state] = false;
         }
     }
 }
