@@ -33,6 +33,11 @@ pub fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Tells of something beside the result. Where nobody reads any more, `eprintln!` would panic.
+pub fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 /// Returns bytes as people read them: `12.3MB`, in powers of 1000 as docker prints them.
 pub fn human(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];

@@ -47,7 +47,7 @@ pub fn run(args: &RunArgs, root: &Path) -> Result<u8, Failure> {
     let store = Arc::new(Store::open(root)?);
     store.sweep()?;
     let image = image::load(store.layout(), &args.image, &Platform::host())?;
-    let registries = Arc::new(Registries::new(Vec::new(), |note| eprintln!("{note}")));
+    let registries = Arc::new(Registries::new(Vec::new(), |note| super::tell(&note)));
     let bases = Bases::new(Arc::clone(&store), Arc::clone(&registries), Pull::Missing);
     let build = Arc::new(Build::new(Arc::clone(&store)));
     let layers = Layers::new(store, Arc::clone(&build), registries);

@@ -43,7 +43,7 @@ pub fn run(args: &SaveArgs, root: &Path) -> Result<(), Failure> {
     let store = Arc::new(Store::open(root)?);
     store.sweep()?;
     let found = image::load(store.layout(), &args.image, &Platform::host())?;
-    let registries = Arc::new(Registries::new(Vec::new(), |note| eprintln!("{note}")));
+    let registries = Arc::new(Registries::new(Vec::new(), |note| super::tell(&note)));
     let bases = Bases::new(Arc::clone(&store), Arc::clone(&registries), Pull::Missing);
     let build = Arc::new(Build::new(Arc::clone(&store)));
     let layers = Layers::new(Arc::clone(&store), Arc::clone(&build), registries);
@@ -75,6 +75,7 @@ pub async fn write(
     output: &Output,
 ) -> Result<(), Failure> {
     let layout = store.layout();
+    let full = |error| crate::failure::from::output(error, &output.dest);
     match output.kind {
         OutputKind::OciArchive => {
             to_file(&output.dest, |file| exporter::archive::oci(layout, &image.descriptor, names, file))
@@ -83,7 +84,7 @@ pub async fn write(
             to_file(&output.dest, |file| exporter::archive::docker(layout, &image.descriptor, names, file))
         }
         OutputKind::OciDirectory => {
-            Ok(exporter::layout::write(layout, &image.descriptor, names, &output.dest)?)
+            exporter::layout::write(layout, &image.descriptor, names, &output.dest).map_err(full)
         }
         OutputKind::Tar => {
             let view = mount(root).await?;
@@ -98,9 +99,9 @@ pub async fn write(
         }
         OutputKind::Local => {
             let view = mount(root).await?;
-            let report = exporter::rootfs::local(view.as_fd(), &output.dest)?;
+            let report = exporter::rootfs::local(view.as_fd(), &output.dest).map_err(full)?;
             for path in report.stripped {
-                eprintln!("warning: {} lost its set-user-id or set-group-id bit", path.display());
+                super::tell(&format!("warning: {} lost its set-user-id or set-group-id bit", path.display()));
             }
             Ok(())
         }
@@ -115,8 +116,9 @@ async fn mount(root: &RootFs<'_>) -> Result<executor::sandbox::MountedView, Fail
 }
 
 fn to_file(dest: &Path, write: impl FnOnce(&mut File) -> exporter::Result<()>) -> Result<(), Failure> {
+    let failed = |error| crate::failure::from::output(error, dest);
     if dest.as_os_str() != "-" {
-        return Ok(exporter::write_file(dest, write)?);
+        return exporter::write_file(dest, write).map_err(failed);
     }
     if std::io::IsTerminal::is_terminal(&std::io::stdout()) {
         let why = "standard output is a terminal";
@@ -130,7 +132,7 @@ fn to_file(dest: &Path, write: impl FnOnce(&mut File) -> exporter::Result<()>) -
         path: "standard output".into(),
         source,
     })?;
-    Ok(write(&mut File::from(stdout))?)
+    write(&mut File::from(stdout)).map_err(failed)
 }
 
 /// Loads an image into the first of docker and podman that is installed; returns its name.

@@ -146,7 +146,7 @@ fn blob(store: &Store, descriptor: &Descriptor) -> Result<PushBlob, Failure> {
 }
 
 fn registries(insecure: &[String]) -> Arc<Registries> {
-    Arc::new(Registries::new(insecure.to_vec(), |note| eprintln!("{note}")))
+    Arc::new(Registries::new(insecure.to_vec(), |note| super::tell(&note)))
 }
 
 fn parse(name: &str) -> Result<Reference, Failure> {

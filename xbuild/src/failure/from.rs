@@ -1,6 +1,7 @@
 //! What every crate's errors mean to the user: the catalogue of what can go wrong.
 
 use std::io;
+use std::path::Path;
 
 use executor::copy::CopyError;
 use executor::sandbox::{SandboxError, StepFailure};
@@ -57,15 +58,33 @@ impl From<SandboxError> for Failure {
 
 impl From<exporter::Error> for Failure {
     fn from(error: exporter::Error) -> Self {
-        let full = sources(&error).any(|cause| {
-            cause
-                .downcast_ref::<io::Error>()
-                .is_some_and(|error| io_class(error, Class::Store) == Class::Resource)
-        });
-        Self::new(
-            if full { Class::Resource } else { Class::Store },
-            &["cannot write the image", "", &chain(&error)],
-        )
+        Self::new(exporter_class(&error), &["cannot write the image", "", &chain(&error)])
+    }
+}
+
+fn exporter_class(error: &exporter::Error) -> Class {
+    match error {
+        exporter::Error::Oci(error) => oci_class(error),
+        exporter::Error::ConfigTooLarge { .. }
+        | exporter::Error::Unsupported { .. }
+        | exporter::Error::InTheWay(_) => Class::Refused,
+        exporter::Error::Inconsistent(_) => Class::Internal,
+        // A place that the command line names.
+        exporter::Error::Io { source, .. } => io_class(source, Class::Usage),
+        exporter::Error::Rootfs { .. } | exporter::Error::Pack(_) => space_or(error, Class::Store),
+        exporter::Error::Load { .. } => Class::Environment,
+    }
+}
+
+/// Makes the failure of an output to `dest`.
+pub fn output(error: exporter::Error, dest: &Path) -> Failure {
+    match exporter_class(&error) {
+        // Whatever was copied, it is the destination that is full.
+        Class::Resource => {
+            let parts = ["cannot write the image", &dest.display().to_string(), "no space left there"];
+            Failure::new(Class::Resource, &[&parts[..], &["free some, or name another dest"]].concat())
+        }
+        _ => error.into(),
     }
 }
 

@@ -187,3 +187,42 @@ fn an_excerpt_obeys_nothing_in_the_dockerfile_and_is_short() {
     let run = scratch.build(&scratch.context("c", &[("Dockerfile", text)]), &["-q"]);
     assert!(run.code == 5 && !run.stderr.contains('\x1b'), "{run:?}");
 }
+
+#[test]
+fn build_arguments_that_nothing_takes_are_told() {
+    let scratch = Scratch::new();
+    let text = "ARG A\nFROM scratch AS one\nARG B\nLABEL b=$B\nONBUILD ARG C\n";
+    let context = scratch.context("c", &[("Dockerfile", text)]);
+    let check = |arguments: &[&str], expected: Option<&str>| {
+        let given: Vec<_> = arguments.iter().flat_map(|argument| ["--build-arg", *argument]).collect();
+        let run = scratch.build(&context, &given).ok();
+        let line = run.stderr.lines().find(|line| line.contains("not consumed"));
+        assert_eq!(line.and_then(|line| line.rsplit(": ").next()), expected, "{run:?}");
+    };
+    check(&["A=1", "B=1", "C=1", "https_proxy=x", "TARGETARCH=y", "BUILDKIT_INLINE_CACHE=1"], None);
+    check(&["A=1", "b=1", "D=1"], Some("b, D"));
+}
+
+#[test]
+fn a_full_destination_is_named_and_nothing_is_left_in_it() {
+    let scratch = Scratch::new().with_busybox();
+    let context = scratch.context("c", &[("Dockerfile", "FROM busybox\n")]);
+    let out = scratch.path().join("out");
+    std::fs::create_dir(&out).unwrap();
+    let mount = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=200k", "tmpfs", out.to_str().unwrap()])
+        .status()
+        .unwrap();
+    if !mount.success() {
+        crate::skip("mounting a tmpfs is not allowed");
+        return;
+    }
+    // Unmounted whatever happens.
+    let scratch = SmallStore { scratch, store: out };
+    let (scratch, out) = (&scratch.scratch, scratch.store.to_str().unwrap());
+    for kind in ["oci", "docker", "tar"] {
+        let output = format!("type={kind},dest={out}/x.tar");
+        scratch.build(&context, &["-o", &output]).fails(7, &["no space", &format!("{out}/x.tar")]);
+        assert_eq!(std::fs::read_dir(out).unwrap().count(), 0, "{kind}");
+    }
+}

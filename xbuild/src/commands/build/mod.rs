@@ -216,6 +216,9 @@ impl Session {
     }
 
     fn note_skipped(&self, definition: &Definition) {
+        if let Some(unused) = report::unused_arguments(&self.file, &self.options.build_args) {
+            self.progress.note(unused);
+        }
         if !definition.skipped.is_empty() {
             self.progress.note(format!("stages the target does not need: {}", definition.skipped.join(", ")));
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use frontend::graph::{StepGraph, StepId};
+use frontend::instruction::InstructionKind;
 use frontend::lower::{Asked, MISSING_SOURCE, Need, REFUSED};
 use frontend::{Diagnostic, File, Severity, render};
 use solver::SolveError;
@@ -58,6 +59,34 @@ pub fn warning(file: &File, name: &str, warning: &Diagnostic) -> String {
 fn place(file: &File, name: &str, diagnostic: &Diagnostic) -> String {
     let position = file.position(diagnostic.span.start);
     format!("{name}:{}:{}", position.line, position.column)
+}
+
+/// Names the build arguments that no ARG of the file takes and that mean nothing to xbuild: usually misspelt ones.
+pub fn unused_arguments(file: &File, given: &[(String, String)]) -> Option<String> {
+    let kinds = file.instructions.iter().map(|instruction| match &instruction.kind {
+        InstructionKind::Onbuild { trigger, .. } => &trigger.kind,
+        kind => kind,
+    });
+    let is_known = |name: &str| {
+        let platform = ["BUILD", "TARGET"]
+            .iter()
+            .filter_map(|prefix| name.strip_prefix(prefix))
+            .any(|rest| matches!(rest, "PLATFORM" | "OS" | "OSVERSION" | "ARCH" | "VARIANT" | "STAGE"));
+        let upper = name.to_ascii_uppercase();
+        let proxy = matches!(upper.strip_suffix("_PROXY"), Some("HTTP" | "HTTPS" | "FTP" | "NO" | "ALL"));
+        platform || proxy || name.starts_with("BUILDKIT_") || name == "SOURCE_DATE_EPOCH"
+    };
+    let is_declared = |name: &str| {
+        kinds.clone().any(|kind| match kind {
+            InstructionKind::Arg(definitions) => definitions.iter().any(|arg| arg.name.value == name),
+            _ => false,
+        })
+    };
+    let mut unused: Vec<_> = given.iter().map(|(name, _)| name.as_str()).collect();
+    unused.retain(|name| !is_known(name) && !is_declared(name));
+    unused.dedup();
+    (!unused.is_empty())
+        .then(|| format!("warning: one or more build-args were not consumed: {}", unused.join(", ")))
 }
 
 /// Says where in the Dockerfile the need arose that could not be answered.
