@@ -6,6 +6,8 @@
 //! version tag. Any change of this encoding needs a new tag, and the known-answer tests below must be changed
 //! with it.
 
+use oci::layer::{Entry, Kind};
+
 use super::op::{
     BindMount, CacheMount, CacheSharing, Chmod, CopyOp, CopySource, InlineFile, Mount, Network, Op, Owner,
     RunOp, Security, Unpack,
@@ -240,6 +242,24 @@ fn encode_inline(encoder: &mut Encoder, file: &InlineFile) {
     encoder.number(u64::from(file.mode));
 }
 
+/// A file as people compare it: mode, kind, size, the beginning of its hash.
+fn file_part(entry: &Entry) -> String {
+    let kind = match &entry.kind {
+        Kind::File { size, content: None } => format!("{size} bytes"),
+        Kind::File { size, content: Some(content) } => {
+            format!("{size} bytes {}", content.to_string().get(..16).unwrap_or_default())
+        }
+        Kind::Directory { .. } => "directory".to_owned(),
+        Kind::Symlink { target } => format!("link to {}", target.display()),
+        Kind::HardLink { target } => format!("hard link to {}", target.display()),
+        Kind::CharDevice(_) | Kind::BlockDevice(_) => "device".to_owned(),
+        Kind::Fifo => "named pipe".to_owned(),
+        Kind::Whiteout => "whiteout".to_owned(),
+    };
+    let attributes: Vec<_> = entry.xattrs.keys().map(|name| String::from_utf8_lossy(name)).collect();
+    format!("{:04o} {kind} {}", entry.mode, attributes.join(" ")).trim_end().to_owned()
+}
+
 /// Returns the named parts of a step's digest as text.
 pub(super) fn components(step: &Step) -> Vec<(String, String)> {
     let mut parts = vec![("platform".to_owned(), step.platform.to_string())];
@@ -252,7 +272,7 @@ pub(super) fn components(step: &Step) -> Vec<(String, String)> {
         Op::OciLayout(layout) => part("manifest", layout.manifest.to_string()),
         Op::Local(local) => {
             for entry in &local.selection.entries {
-                part(&format!("file {}", entry.path.display()), format!("{:o} {:?}", entry.mode, entry.kind));
+                part(&format!("file {}", entry.path.display()), file_part(entry));
             }
         }
         Op::Git(git) => part("commit", git.commit.clone()),

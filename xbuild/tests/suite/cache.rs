@@ -148,3 +148,23 @@ fn cache_mounts_that_begin_as_other_files_are_other_directories() {
     assert_eq!(listed("a"), "a\n");
     assert_eq!(listed("b"), "b\n");
 }
+
+#[test]
+fn explain_names_the_file_the_mode_and_the_argument_that_changed() {
+    let scratch = Scratch::new().with_busybox();
+    let text = "FROM busybox\nARG V\nCOPY f /f\nRUN echo $V\n";
+    let context = scratch.context("c", &[("Dockerfile", text), ("f", "one\n")]);
+    let check = |arguments: &[&str], expected: &[&str]| {
+        let run = scratch.build(&context, &[&["--explain"], arguments].concat()).ok();
+        let lines: Vec<_> = run.stderr.lines().filter(|line| line.contains("changed")).collect();
+        assert_eq!(lines.len(), 1, "{}", run.stderr);
+        expected.iter().for_each(|part| assert!(lines[0].contains(part), "{part:?} is not in {lines:?}"));
+    };
+    scratch.build(&context, &["--build-arg", "V=1"]).ok();
+    check(&["--build-arg", "V=2"], &["RUN echo 2: env V changed", "\"1\"", "\"2\""]);
+    std::fs::write(context.join("f"), "three\n").unwrap();
+    check(&["--build-arg", "V=2"], &["COPY f /f: file f changed", "4 bytes", "6 bytes"]);
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(context.join("f"), mode).unwrap();
+    check(&["--build-arg", "V=2"], &["COPY f /f: file f changed", "0644", "0600"]);
+}
