@@ -6,7 +6,7 @@
 
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 
 use super::Encoding;
@@ -52,8 +52,10 @@ const MOST_THREADS: usize = 8;
 impl<W: Write + Send + 'static> Encoder<W> {
     /// Compresses into `output` with as many threads as the machine has cores, eight at most.
     pub fn new(output: W, encoding: Encoding) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self::with_threads(output, encoding, cores)
+        // Asked for once: the answer is read from the control groups' files.
+        static CORES: OnceLock<usize> = OnceLock::new();
+        let cores = CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from));
+        Self::with_threads(output, encoding, *cores)
     }
 
     /// Compresses into `output` with `threads` threads; the bytes do not depend on the number.

@@ -421,10 +421,10 @@ impl Layers {
 
     /// Unpacks planned entries into a directory of this build.
     async fn unpack_items(&self, index: &Arc<LayerIndex>, items: Vec<Item>) -> Result<PathBuf, StepError> {
-        let directory = self.build.scratch()?.join("layer/fs");
+        let directory = self.build.scratch()?.join("fs");
         let index = Arc::clone(index);
         blocking(move || {
-            std::fs::create_dir_all(&directory).map_err(StepError::io("make directory", &directory))?;
+            std::fs::create_dir(&directory).map_err(StepError::io("make directory", &directory))?;
             let root = tree::open_root(&directory).map_err(StepError::io("open", &directory))?;
             let mut contents: BTreeMap<PathBuf, _> =
                 items.into_iter().map(|item| (item.entry.path, item.content)).collect();

@@ -312,13 +312,10 @@ fn ssh_mount(
 impl BuildWorker {
     /// Makes the directories of one overlay's writes. They live as long as the build.
     pub fn scratch_writes(&self) -> Result<Writes, StepError> {
-        let directory = self.scratch_directory()?;
         // The upper directory becomes a layer's `fs`, alone in a directory that can be moved into the store.
-        let (layer, work) = (directory.join("layer"), directory.join("work"));
+        let (layer, work) = (self.scratch_directory()?, self.scratch_directory()?);
         let upper = layer.join("fs");
-        for path in [&layer, &upper, &work] {
-            std::fs::create_dir(path).map_err(StepError::io("make directory", path))?;
-        }
+        std::fs::create_dir(&upper).map_err(StepError::io("make directory", &upper))?;
         Ok(Writes { upper, work })
     }
 }
