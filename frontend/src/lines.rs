@@ -33,10 +33,16 @@ pub(crate) struct Logical {
 /// Which byte of the file a byte of a logical line comes from.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Map {
-    pieces: Vec<(usize, usize)>,
+    /// Byte of the logical line, byte of the file; both are below [`crate::source::FILE_LIMIT`].
+    pieces: Vec<(u32, u32)>,
 }
 
 impl Map {
+    fn push(&mut self, logical: usize, source: usize) {
+        let narrow = |byte| u32::try_from(byte).expect("no Dockerfile has more than 16 MiB");
+        self.pieces.push((narrow(logical), narrow(source)));
+    }
+
     /// Returns the place of a range of the logical line.
     pub(crate) fn span(&self, start: usize, end: usize) -> Span {
         let from = self.byte(start);
@@ -47,9 +53,9 @@ impl Map {
     }
 
     fn byte(&self, at: usize) -> usize {
-        let next = self.pieces.partition_point(|(logical, _)| *logical <= at);
+        let next = self.pieces.partition_point(|(logical, _)| *logical as usize <= at);
         match next.checked_sub(1).and_then(|found| self.pieces.get(found)) {
-            Some((logical, source)) => source + (at - logical),
+            Some((logical, source)) => *source as usize + (at - *logical as usize),
             None => at,
         }
     }
@@ -113,7 +119,7 @@ impl<'a> Reader<'a> {
         let start = line.start + (text.len() - text.trim_start().len());
         let mut logical = Logical {
             text: kept.to_owned(),
-            map: Map { pieces: vec![(0, start)] },
+            map: Map::default(),
             first: line.number,
             last: line.number,
             span: Span { start, end: start + kept.len() },
@@ -121,6 +127,7 @@ impl<'a> Reader<'a> {
             empty_continuation: false,
             last_span: line.span(),
         };
+        logical.map.push(0, start);
         while continues {
             let Some(line) = self.lines.next() else { break };
             check_length(line, LINE_LIMIT, diagnostics);
@@ -136,7 +143,7 @@ impl<'a> Reader<'a> {
                 continue;
             }
             let (kept, more) = strip_continuation(text, self.machine.escape);
-            logical.map.pieces.push((logical.text.len(), line.start));
+            logical.map.push(logical.text.len(), line.start);
             logical.text.push_str(kept);
             logical.span.end = line.start + kept.len();
             continues = more;

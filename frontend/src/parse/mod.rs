@@ -64,9 +64,11 @@ fn body(text: String, mut directives: Directives, mut diagnostics: Vec<Diagnosti
         diagnostics.push(Diagnostic::error(Span::default(), "file with no instructions").with_help(help));
     }
     let mut context = typed::Context { diagnostics: &mut diagnostics, escape };
-    let instructions = nodes.iter().filter_map(|node| typed::instruction(node, &mut context)).collect();
     let first_from = nodes.iter().find(|node| node.keyword.value.eq_ignore_ascii_case("FROM"));
-    (File { text, directives, instructions, diagnostics }, first_from.map(|node| node.span.start))
+    let first_from = first_from.map(|node| node.span.start);
+    let instructions =
+        nodes.into_iter().filter_map(|node| typed::instruction(node, &mut context)).collect();
+    (File { text, directives, instructions, diagnostics }, first_from)
 }
 
 /// Reads `syntax` and `check`; `escape` is found with the lines.

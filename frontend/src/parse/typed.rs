@@ -59,25 +59,25 @@ impl Context<'_> {
     }
 }
 
-/// Reads one node.
-pub(super) fn instruction(node: &Node, context: &mut Context) -> Option<Instruction> {
+/// Reads one node. What the instruction keeps of it is moved: texts may be as long as the file.
+pub(super) fn instruction(node: Node, context: &mut Context) -> Option<Instruction> {
     if node.form == Form::NotStrings {
         let message = "when using JSON array syntax, arrays must be comprised of strings only";
         let help = "quote every item, or use the shell form without brackets";
         context.error_with_help(node.line_span, message, help);
         return None;
     }
-    let kind = kind(node, context)?;
+    let kind = kind(&node, context)?;
     let check = directives::check_of_comments(&node.comments).unwrap_or_default();
     Some(Instruction {
         kind,
-        keyword: node.keyword.clone(),
+        keyword: node.keyword,
         span: node.span,
         lines: node.lines,
-        original: node.original.clone(),
+        original: node.original,
         skipped_rules: check.skip,
         experimental_rules: check.experimental,
-        comments: node.comments.clone(),
+        comments: node.comments,
         json: node.form == Form::Json,
         json_fallback: node.form == Form::Fallback,
     })
@@ -307,7 +307,7 @@ fn onbuild(node: &Node, context: &mut Context) -> Option<InstructionKind> {
     trigger.heredocs.clone_from(&node.heredocs);
     trigger.span.end = node.span.end;
     trigger.lines = node.lines;
-    let trigger = Box::new(instruction(&trigger, context)?);
+    let trigger = Box::new(instruction(trigger, context)?);
     Some(InstructionKind::Onbuild { text, trigger })
 }
 

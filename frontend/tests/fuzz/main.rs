@@ -162,3 +162,32 @@ fn df_14_instructions_cost_linear_memory() {
     }
     assert!(four.peak < MEMORY_LIMIT, "{four:?}");
 }
+
+/// Peak memory of parsing is a few times the input: its text, and the one instruction that it may be as it is
+/// written, split and meant. What is over the limits costs less than itself.
+#[test]
+fn df_02_memory_is_a_few_times_the_input() {
+    let continued = format!("FROM a\nRUN x{}\n", " \\\n yyyyyyyyyyyy".repeat(500_000));
+    let long = format!("FROM a\n{}", format!("LABEL a={}\n", "x".repeat(60_000)).repeat(150));
+    let body = format!("FROM a\nCOPY <<E /e\n{}E\n", format!("{}\n", "x".repeat(1 << 20)).repeat(8));
+    let comments = format!("FROM a\n{}", "# a comment that means nothing\n".repeat(300_000));
+    for text in [continued, long, body, comments] {
+        let (file, taken) = measured(|| frontend::parse(text.as_bytes()));
+        println!("{} bytes, {} instructions: {} bytes", text.len(), file.instructions.len(), taken.peak);
+        assert!(taken.peak <= 5 * text.len(), "{} bytes for {}", taken.peak, text.len());
+    }
+    let (_, taken) = measured(|| frontend::parse(&vec![b'x'; 17 << 20]));
+    assert!(taken.peak <= 18 << 20, "{} bytes", taken.peak);
+}
+
+#[test]
+fn df_04_values_that_double_take_bounded_memory() {
+    let mut text = "FROM a\nENV A0=xxxxxxxx\n".to_owned();
+    for n in 1..=40 {
+        text += &format!("ENV A{n}=$A{p}$A{p}\n", p = n - 1);
+    }
+    let (refused, taken) = measured(|| {
+        targets::world::definition(&frontend::parse(text.as_bytes()), &targets::world::options()).is_err()
+    });
+    assert!(refused && taken.peak < 16 << 20, "{taken:?}");
+}
