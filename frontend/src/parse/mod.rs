@@ -66,8 +66,7 @@ fn body(text: String, mut directives: Directives, mut diagnostics: Vec<Diagnosti
     let mut context = typed::Context { diagnostics: &mut diagnostics, escape };
     let first_from = nodes.iter().find(|node| node.keyword.value.eq_ignore_ascii_case("FROM"));
     let first_from = first_from.map(|node| node.span.start);
-    let instructions =
-        nodes.into_iter().filter_map(|node| typed::instruction(node, &mut context)).collect();
+    let instructions = nodes.into_iter().filter_map(|node| typed::instruction(node, &mut context)).collect();
     (File { text, directives, instructions, diagnostics }, first_from)
 }
 
