@@ -1,8 +1,9 @@
 //! Why a step could not be done. The binary's failure is made of it at the door.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use executor::layers::LayerError;
 use executor::sandbox::{ExitStatus, OutOfMemory, PidsLimit, SandboxError};
 
 /// Everything that can go wrong while a step is done.
@@ -128,4 +129,24 @@ from! {
     Copy: executor::copy::CopyError,
     Unpack: executor::unpack::UnpackError,
     Diff: executor::diff::DiffError,
+}
+
+impl StepError {
+    /// Wraps an error about layers of the store at `root`.
+    pub(super) fn layer(error: LayerError, root: &Path) -> Self {
+        match error {
+            LayerError::Store(error) => error.into(),
+            // Says where there is no space, and what to do.
+            LayerError::Pack(oci::pack::PackError::Blob(error)) => {
+                oci::Error::io("write a layer's blob in", root)(error).into()
+            }
+            LayerError::Pack(error) => error.into(),
+            LayerError::Diff(error) => error.into(),
+            LayerError::Archive { blob, source } => {
+                Self::Layer { layer: blob, why: crate::failure::chain(&source) }
+            }
+            LayerError::Unpack { source, .. } => source.into(),
+            LayerError::Io { action, path, source } => Self::io(action, path)(source),
+        }
+    }
 }

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use executor::layers::{Flavour, LayerError, LayerId, LayerStore, PackedLayer};
+use executor::layers::{Flavour, LayerId, LayerStore};
 use executor::tree::{self, Merged, MergedLayer};
 use oci::compress::Encoding;
 use oci::document::Descriptor;
-use oci::layer::{LayerIndex, MergedView, Resolved, Scan, resolve, resolve_onto};
+use oci::layer::{LayerIndex, resolve};
 use oci::pack::Item;
 use oci::reference::Reference;
 use oci::store::{Leased, Store};
@@ -19,6 +19,8 @@ use tokio::sync::{OnceCell, watch};
 
 use super::build::Build;
 use super::error::StepError;
+pub use super::packed::{Blob, Settled};
+use super::packed::{Packing, id_of, resolved, settled, wait};
 use super::registries::Registries;
 
 /// Whose unpacked layers these are.
@@ -49,31 +51,6 @@ enum Origin {
     Upper(Packing),
     /// A COPY, ADD or WORKDIR of this build: entries and their sources, for unpacking as often as needed.
     Planned(Packing, Box<dyn Fn() -> Vec<Item> + Send + Sync>),
-}
-
-/// The outcome of packing in the background; nothing as long as it goes on.
-type Packing = watch::Receiver<Option<Result<Settled, StepError>>>;
-
-/// A packed layer of this build.
-#[derive(Debug, Clone)]
-pub struct Settled {
-    /// For the record.
-    pub result: LayerResult,
-    /// The blob.
-    pub descriptor: Descriptor,
-    /// The index with all hashes.
-    pub index: Arc<LayerIndex>,
-}
-
-/// A layer as an image's manifest needs it.
-#[derive(Debug, Clone)]
-pub struct Blob {
-    /// Digest of the tar.
-    pub diff_id: DiffId,
-    /// The packed form.
-    pub descriptor: Descriptor,
-    /// Where a blob that was never downloaded is.
-    pub remote: Option<Reference>,
 }
 
 /// Makes residences of layers in one store.
@@ -122,13 +99,6 @@ impl Layer {
                 Ok(wait(packing.clone()).await?.result.diff_id)
             }
         }
-    }
-}
-
-async fn wait(mut packing: Packing) -> Result<Settled, StepError> {
-    match packing.wait_for(Option::is_some).await {
-        Ok(value) => value.clone().expect("it was waited for"),
-        Err(_) => Err(StepError::Stopped),
     }
 }
 
@@ -264,7 +234,12 @@ impl Layers {
             diff_ids.push(layer.diff_id().await?);
         }
         let chain = ChainId::of(&diff_ids).expect("the stack has the layer at `position`");
-        Ok([LayerId::Diff(diff_ids[position]), LayerId::Chain(chain)])
+        let ids = [LayerId::Diff(diff_ids[position]), LayerId::Chain(chain)];
+        // Leased before anybody looks them up.
+        let unpacked = ids.iter().map(|id| Leased::Layer(FLAVOUR.name().to_owned(), id.name()));
+        let things: Vec<_> = unpacked.chain([Leased::Diff(diff_ids[position])]).collect();
+        self.build.lease(&things)?;
+        Ok(ids)
     }
 
     /// Returns the indexes of a stack, lowest first. Layers whose index nobody has made yet are downloaded and
@@ -454,61 +429,9 @@ impl Layers {
     }
 }
 
-fn settled(packed: PackedLayer) -> Settled {
-    let entries = packed.index.entries();
-    let result = LayerResult {
-        diff_id: packed.diff_id,
-        content_id: frontend::graph::content_id(entries),
-        size: packed.size,
-        entries: entries.len() as u64,
-    };
-    Settled { result, descriptor: packed.descriptor, index: packed.index }
-}
-
-/// Says what an archive amounts to on top of `below`, after checking that it is the one the config names.
-fn resolved(scan: &Scan, below: &[Arc<LayerIndex>], blob: &Blob) -> Result<Resolved, StepError> {
-    let layer = || blob.descriptor.digest().to_string();
-    if scan.diff_id != blob.diff_id {
-        let why = format!("its content is {}, the image config says {}", scan.diff_id, blob.diff_id);
-        return Err(StepError::Layer { layer: layer(), why });
-    }
-    match resolve(scan) {
-        Ok(resolved) if resolved.self_contained => Ok(resolved),
-        Ok(_) | Err(_) => {
-            let view = MergedView::new(below.iter().map(|index| &**index).collect());
-            let refused = |error| StepError::Layer { layer: layer(), why: crate::failure::chain(&error) };
-            resolve_onto(scan, &view).map_err(refused)
-        }
-    }
-}
-
-fn id_of(resolved: &Resolved, [alone, chained]: [LayerId; 2]) -> LayerId {
-    if resolved.self_contained { alone } else { chained }
-}
-
 /// Runs `work` on a thread that may block.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StepError> + Send + 'static,
 ) -> Result<T, StepError> {
     tokio::task::spawn_blocking(work).await.expect("the work does not panic")
-}
-
-impl StepError {
-    /// Wraps an error about layers of the store at `root`.
-    fn layer(error: LayerError, root: &Path) -> Self {
-        match error {
-            LayerError::Store(error) => error.into(),
-            // Says where there is no space, and what to do.
-            LayerError::Pack(oci::pack::PackError::Blob(error)) => {
-                oci::Error::io("write a layer's blob in", root)(error).into()
-            }
-            LayerError::Pack(error) => error.into(),
-            LayerError::Diff(error) => error.into(),
-            LayerError::Archive { blob, source } => {
-                Self::Layer { layer: blob, why: crate::failure::chain(&source) }
-            }
-            LayerError::Unpack { source, .. } => source.into(),
-            LayerError::Io { action, path, source } => Self::io(action, path)(source),
-        }
-    }
 }

@@ -7,6 +7,7 @@ mod copy;
 pub mod error;
 pub mod layer;
 mod mounted;
+mod packed;
 pub mod registries;
 mod run;
 mod ssh;
