@@ -8,6 +8,7 @@ mod execution;
 mod harness;
 mod inputs;
 mod lint;
+mod mounts;
 mod outputs;
 mod print;
 mod registry;
