@@ -7,7 +7,9 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// This process may not make namespaces.
-    #[error("making a mount namespace — {call} — {source} — run as root with CAP_SYS_ADMIN, outside of containers that take it away")]
+    #[error(
+        "making a mount namespace — {call} — {source} — run as root with CAP_SYS_ADMIN, outside of containers that take it away"
+    )]
     Namespace {
         /// The system call.
         call: &'static str,
