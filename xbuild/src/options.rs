@@ -1,6 +1,7 @@
 //! The command line as meant: values parsed, environment read once, contradictions refused.
 
 pub mod output;
+mod registry;
 mod values;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use crate::failure::{Class, Failure};
 use crate::sources::context;
 pub use crate::sources::context::Argument as Context;
 pub use output::{Output, OutputKind};
+pub use registry::RegistryOptions;
 pub use values::{parse_size, variable};
 
 /// Where the Dockerfile is.
@@ -150,8 +152,8 @@ pub struct BuildOptions {
     pub jobs: usize,
     /// SOURCE_DATE_EPOCH.
     pub source_date_epoch: Option<i64>,
-    /// Registries for plain HTTP.
-    pub insecure_registries: Vec<String>,
+    /// How registries are reached.
+    pub registry: RegistryOptions,
 }
 
 impl BuildOptions {
@@ -232,7 +234,7 @@ impl BuildOptions {
             jobs: args.jobs.unwrap_or_else(default_jobs).max(1),
             source_date_epoch: values::source_date_epoch(&build_args)?,
             build_args,
-            insecure_registries: args.insecure_registry,
+            registry: RegistryOptions::new(&args.registry)?,
         })
     }
 }

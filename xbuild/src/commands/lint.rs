@@ -180,7 +180,7 @@ fn look_up(
         }
     };
     // Attempts that are made again are no news: what counts is whether a base is known in the end.
-    let registries = Arc::new(Registries::new(options.insecure_registries.clone(), drop));
+    let registries = Arc::new(Registries::new(options.registry.clone(), drop));
     let pull = if options.pull { Pull::Always } else { Pull::Missing };
     let bases = Bases::new(store, registries, pull);
     let (_, layouts) = named(&options.contexts);

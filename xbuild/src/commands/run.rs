@@ -18,7 +18,7 @@ use crate::args::RunArgs;
 use crate::bases::{Bases, Pull};
 use crate::failure::{Class, Failure};
 use crate::image::{self, StoredImage};
-use crate::options::{self, usage, variable};
+use crate::options::{self, RegistryOptions, usage, variable};
 use crate::worker::build::Build;
 use crate::worker::error::StepError;
 use crate::worker::layer::{Layers, Stack};
@@ -47,7 +47,8 @@ pub fn run(args: &RunArgs, root: &Path) -> Result<u8, Failure> {
     let store = Arc::new(Store::open(root)?);
     store.sweep()?;
     let image = image::load(store.layout(), &args.image, &Platform::host())?;
-    let registries = Arc::new(Registries::new(Vec::new(), |note| super::tell(&note)));
+    let registries =
+        Arc::new(Registries::new(RegistryOptions::new(&args.registry)?, |note| super::tell(&note)));
     let bases = Bases::new(Arc::clone(&store), Arc::clone(&registries), Pull::Missing);
     let build = Arc::new(Build::new(Arc::clone(&store)));
     let layers = Layers::new(store, Arc::clone(&build), registries);

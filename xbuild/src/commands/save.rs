@@ -13,7 +13,7 @@ use crate::bases::{Bases, Pull};
 use crate::commands::transfer;
 use crate::failure::{Class, Failure};
 use crate::image::{self, StoredImage};
-use crate::options::{Output, OutputKind, output, variable};
+use crate::options::{Output, OutputKind, RegistryOptions, output, variable};
 use crate::worker::build::Build;
 use crate::worker::error::StepError;
 use crate::worker::layer::{Layers, Stack};
@@ -43,7 +43,8 @@ pub fn run(args: &SaveArgs, root: &Path) -> Result<(), Failure> {
     let store = Arc::new(Store::open(root)?);
     store.sweep()?;
     let found = image::load(store.layout(), &args.image, &Platform::host())?;
-    let registries = Arc::new(Registries::new(Vec::new(), |note| super::tell(&note)));
+    let registries =
+        Arc::new(Registries::new(RegistryOptions::new(&args.registry)?, |note| super::tell(&note)));
     let bases = Bases::new(Arc::clone(&store), Arc::clone(&registries), Pull::Missing);
     let build = Arc::new(Build::new(Arc::clone(&store)));
     let layers = Layers::new(Arc::clone(&store), Arc::clone(&build), registries);

@@ -9,10 +9,11 @@ use oci::registry::{BlobSource, PushBlob, PushDocument, PushImage, Pushed, plan_
 use oci::{Platform, Store};
 
 use super::print;
-use crate::args::{PullArgs, PushArgs};
+use crate::args::{PullArgs, PushArgs, RegistryArgs};
 use crate::bases::{self, Bases, Pull};
 use crate::failure::{Class, Failure};
 use crate::image::{self, StoredImage};
+use crate::options::RegistryOptions;
 use crate::worker::build::Build;
 use crate::worker::layer::Layers;
 use crate::worker::registries::Registries;
@@ -33,7 +34,7 @@ pub fn pull(args: &PullArgs, store: Store) -> Result<(), Failure> {
         })?,
         None => Platform::host(),
     };
-    let registries = registries(&args.insecure_registry);
+    let registries = registries(&args.registry)?;
     let bases = Bases::new(Arc::clone(&store), Arc::clone(&registries), Pull::Always);
     let layers = Layers::new(Arc::clone(&store), Arc::new(Build::new(Arc::clone(&store))), registries);
     let image = crate::runtime()?.block_on(async {
@@ -74,7 +75,7 @@ pub fn push(args: &PushArgs, store: Store) -> Result<(), Failure> {
     let name = args.name.as_deref().unwrap_or(&args.image);
     let reference: Reference = parse(name)?;
     let image = image::load(store.layout(), &args.image, &Platform::host())?;
-    let registries = registries(&args.insecure_registry);
+    let registries = registries(&args.registry)?;
     let pushed = crate::runtime()?.block_on(send(&store, &registries, &image, &[reference]))?;
     pushed.iter().try_for_each(|pushed| print(&format!("{}\n", pushed.digest)))
 }
@@ -145,8 +146,8 @@ fn blob(store: &Store, descriptor: &Descriptor) -> Result<PushBlob, Failure> {
     })
 }
 
-fn registries(insecure: &[String]) -> Arc<Registries> {
-    Arc::new(Registries::new(insecure.to_vec(), |note| super::tell(&note)))
+fn registries(args: &RegistryArgs) -> Result<Arc<Registries>, Failure> {
+    Ok(Arc::new(Registries::new(RegistryOptions::new(args)?, |note| super::tell(&note))))
 }
 
 fn parse(name: &str) -> Result<Reference, Failure> {

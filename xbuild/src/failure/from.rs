@@ -160,6 +160,7 @@ fn copy_class(error: &CopyError) -> Class {
     match error {
         // Whoever wrote the Dockerfile must act.
         CopyError::NotDirectory(_)
+        | CopyError::Workdir { .. }
         | CopyError::IsDirectory(_)
         | CopyError::Owner(_)
         | CopyError::Pattern { .. }

@@ -6,23 +6,22 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use oci::registry::address::Authority;
-use oci::registry::settings::Transport;
-use oci::registry::{Client, Environment, Event, Events, RegistrySettings, Settings};
+use oci::registry::{Client, Environment, Event, Events, Settings};
 
-use crate::options::variable;
+use crate::options::{RegistryOptions, variable};
 
 /// Makes the client.
 pub struct Registries {
-    insecure: Vec<String>,
+    options: RegistryOptions,
     events: Events,
     client: OnceLock<Client>,
 }
 
 impl Registries {
-    /// `insecure` registries are reached by plain HTTP; `note` is told what a user should know.
-    pub fn new(insecure: Vec<String>, note: impl Fn(String) + Send + Sync + 'static) -> Self {
+    /// `note` is told what a user should know.
+    pub fn new(options: RegistryOptions, note: impl Fn(String) + Send + Sync + 'static) -> Self {
         let events = Events::new(move |event| note_of(&event).into_iter().for_each(&note));
-        Self { insecure, events, client: OnceLock::new() }
+        Self { options, events, client: OnceLock::new() }
     }
 
     /// Returns the client.
@@ -36,10 +35,10 @@ impl Registries {
     }
 
     fn settings(&self) -> Settings {
-        let insecure = RegistrySettings { transport: Transport::Http, ..RegistrySettings::default() };
         Settings {
             environment: environment(),
-            registries: self.insecure.iter().map(|host| (host.clone(), insecure.clone())).collect(),
+            registries: self.options.registries.clone(),
+            logins: self.options.logins.clone(),
             allowed: allowed(),
             ..Settings::default()
         }

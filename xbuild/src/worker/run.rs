@@ -1,8 +1,9 @@
 //! RUN: an op and its inputs to a sandbox spec, the run, and what it left.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -148,7 +149,7 @@ async fn prepare(
     let spec = StepSpec {
         rootfs: Overlay { lowers, writes: Some(writes) },
         args: run.args.iter().map(OsString::from).collect(),
-        env: env.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+        env,
         cwd: PathBuf::from(&run.cwd),
         user: User { uid: user.ids.uid, gid: user.ids.gid, groups: user.groups },
         hostname: hostname(run).to_owned(),
@@ -197,7 +198,7 @@ fn network(requested: Network) -> StepNetwork {
 }
 
 /// The environment of the Dockerfile, then the machine's proxies, then HOME where nothing sets it.
-fn environment(run: &RunOp, home: &str, source_date_epoch: Option<i64>) -> Vec<(String, String)> {
+fn environment(run: &RunOp, home: &str, source_date_epoch: Option<i64>) -> Vec<(OsString, OsString)> {
     let mut env = run.env.clone();
     let mut add = |name: &str, value: &str| {
         if env.iter().all(|(known, _)| known != name) {
@@ -211,7 +212,7 @@ fn environment(run: &RunOp, home: &str, source_date_epoch: Option<i64>) -> Vec<(
     if let Some(epoch) = source_date_epoch {
         add("SOURCE_DATE_EPOCH", &epoch.to_string());
     }
-    env
+    env.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
 }
 
 fn hostname(run: &RunOp) -> &str {
@@ -268,7 +269,7 @@ async fn bind_mount(
 fn secret_mount(
     worker: &BuildWorker,
     secret: &SecretMount,
-    env: &mut Vec<(String, String)>,
+    env: &mut Vec<(OsString, OsString)>,
 ) -> Result<Option<StepMount>, StepError> {
     let Some(data) = worker.secret(&secret.id)? else {
         if secret.required {
@@ -278,8 +279,8 @@ fn secret_mount(
         return Ok(None);
     };
     if let Some(name) = &secret.env {
-        env.retain(|(known, _)| known != name);
-        env.push((name.clone(), String::from_utf8_lossy(&data).into_owned()));
+        env.retain(|(known, _)| known != name.as_str());
+        env.push((name.into(), variable_of(secret, &data)?));
     }
     let file = MemoryFile { data, mode: secret.mode, uid: secret.uid, gid: secret.gid };
     Ok(secret.target.as_ref().map(|target| StepMount {
@@ -289,10 +290,22 @@ fn secret_mount(
     }))
 }
 
+/// The bytes as they are: an environment holds any but NUL (environ(7)).
+fn variable_of(secret: &SecretMount, data: &[u8]) -> Result<OsString, StepError> {
+    match data.contains(&0) {
+        true => Err(StepError::Unsupported(format!(
+            "the secret {:?} holds a NUL byte, which no environment variable can — take it from a file (target=PATH instead of env={})",
+            secret.id,
+            secret.env.as_deref().unwrap_or_default(),
+        ))),
+        false => Ok(OsStr::from_bytes(data).to_owned()),
+    }
+}
+
 fn ssh_mount(
     worker: &BuildWorker,
     ssh: &SshMount,
-    env: &mut Vec<(String, String)>,
+    env: &mut Vec<(OsString, OsString)>,
     agents: &mut Vec<AgentSocket>,
 ) -> Result<Option<StepMount>, StepError> {
     let Some((_, socket)) = worker.options.ssh.iter().find(|(id, _)| *id == ssh.id) else {
@@ -305,7 +318,7 @@ fn ssh_mount(
     let agent = AgentSocket::listen(&worker.scratch_directory()?, socket, ssh)?;
     let source = agent.handle()?;
     agents.push(agent);
-    env.push(("SSH_AUTH_SOCK".to_owned(), ssh.target.clone()));
+    env.push(("SSH_AUTH_SOCK".into(), ssh.target.clone().into()));
     Ok(Some(StepMount { target: PathBuf::from(&ssh.target), source, access: Access::ReadWrite }))
 }
 

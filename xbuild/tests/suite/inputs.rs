@@ -165,7 +165,7 @@ fn mistakes_that_only_steps_meet_are_the_dockerfiles() {
         assert_eq!(run.code, 3, "{text}: {run:?}");
         assert!(run.stderr.lines().last().unwrap().contains(expected), "{run:?}");
     };
-    check("FROM busybox\nWORKDIR /etc/passwd/x\n", "/etc/passwd");
+    check("FROM busybox\nWORKDIR /etc/passwd/x\n", "\"/etc/passwd\" exists and is no directory");
     check("FROM busybox\nCOPY --chown=nobody-here Dockerfile /\n", "nobody-here");
     check("FROM busybox\nUSER nobody-here\nRUN true\n", "nobody-here");
     check("FROM busybox\nCOPY Dockerfile /etc/passwd/\n", "/etc/passwd");

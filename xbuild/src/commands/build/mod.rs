@@ -97,7 +97,7 @@ pub fn fetch_inputs(
             let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), format!("{text}\n").as_bytes());
         }
     };
-    let registries = Arc::new(Registries::new(options.insecure_registries.clone(), note));
+    let registries = Arc::new(Registries::new(options.registry.clone(), note));
     let fetcher = Fetcher::new(Arc::clone(store), Arc::clone(build), registries, options);
     let runtime = crate::runtime()?;
     let fetched = runtime.block_on(super::interruptible(Inputs::fetch(options, &fetcher)));
@@ -159,7 +159,7 @@ impl Session {
                 progress.note(text);
             }
         };
-        Arc::new(Registries::new(self.options.insecure_registries.clone(), note))
+        Arc::new(Registries::new(self.options.registry.clone(), note))
     }
 
     fn answers(&self, bases: Arc<Bases>, fetcher: Arc<Fetcher>) -> Result<Answers, Failure> {

@@ -1,0 +1,131 @@
+//! The command line as typed. Nothing is interpreted here; `options` says what it means.
+
+mod build;
+mod images;
+mod lint;
+mod registry;
+mod transfer;
+
+use std::path::PathBuf;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+pub use build::{BuildArgs, Print, Progress};
+pub use images::{ImageArg, ImagesArgs, RmiArgs, RunArgs, SaveArgs, TagArgs};
+pub use lint::{LintArgs, LintFormat, LintRules};
+pub use registry::RegistryArgs;
+pub use transfer::{PullArgs, PushArgs};
+
+/// Builds OCI images from Dockerfiles, without a daemon.
+#[derive(Debug, Parser)]
+#[command(name = "xbuild", version, about, max_term_width = 110)]
+#[command(after_help = "The word `build` may be left out: `xbuild -t app .` builds the directory `.`.")]
+pub struct Cli {
+    /// Directory of the store (default: $XBUILD_ROOT, else /var/lib/xbuild)
+    #[arg(long, global = true, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Build an image from a Dockerfile
+    Build(Box<BuildArgs>),
+    /// Look for mistakes in a Dockerfile, and for what could be better
+    Lint(LintArgs),
+    /// Run an image in the sandbox of build steps
+    Run(RunArgs),
+    /// List the images of the store
+    Images(ImagesArgs),
+    /// Print an image's manifest and config as JSON
+    Inspect(ImageArg),
+    /// Show how an image was made, layer by layer
+    History(ImageArg),
+    /// Give an image of the store a further name
+    Tag(TagArgs),
+    /// Remove names of images from the store
+    Rmi(RmiArgs),
+    /// Fetch an image into the store
+    Pull(PullArgs),
+    /// Send an image of the store to its registry
+    Push(PushArgs),
+    /// Write an image of the store to an archive
+    Save(SaveArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Answer questions of test suites, JSON lines in and out
+    #[command(hide = true)]
+    Debug {
+        /// Which table
+        table: String,
+    },
+}
+
+/// Parses the process's arguments. Exits with 2 on a usage error, as clap does.
+pub fn parse(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Cli {
+    Cli::parse_from(with_build(arguments.into_iter().collect()))
+}
+
+/// Puts the word `build` before the arguments of a build that left it out.
+fn with_build(mut arguments: Vec<std::ffi::OsString>) -> Vec<std::ffi::OsString> {
+    let cli = Cli::command();
+    let is_command =
+        |word: &str| word == "help" || cli.get_subcommands().any(|command| command.get_name() == word);
+    let mut position = 1;
+    while let Some(argument) = arguments.get(position).map(|argument| argument.to_string_lossy().into_owned())
+    {
+        match argument.as_str() {
+            "--root" => position += 2,
+            other if other.starts_with("--root=") => position += 1,
+            "-h" | "--help" | "-V" | "--version" => return arguments,
+            other if is_command(other) => return arguments,
+            _ => {
+                arguments.insert(position, "build".into());
+                return arguments;
+            }
+        }
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(line: &str, expect: &str) {
+        let arguments = line.split(' ').map(Into::into).collect();
+        let words: Vec<_> =
+            with_build(arguments).into_iter().map(|word| word.into_string().unwrap()).collect();
+        assert_eq!(words.join(" "), expect);
+    }
+
+    #[test]
+    fn the_word_build_may_be_left_out() {
+        check("xbuild -t a .", "xbuild build -t a .");
+        check("xbuild --root /s .", "xbuild --root /s build .");
+        check("xbuild --root=/s images", "xbuild --root=/s images");
+        check("xbuild build images", "xbuild build images");
+        check("xbuild ./images", "xbuild build ./images");
+        check("xbuild --version", "xbuild --version");
+        check("xbuild", "xbuild");
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_command_is_taken_for_a_context() {
+        for command in Cli::command().get_subcommands().map(|command| command.get_name().to_owned()) {
+            check(&format!("xbuild {command}"), &format!("xbuild {command}"));
+        }
+        check("xbuild help", "xbuild help");
+    }
+}

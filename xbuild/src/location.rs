@@ -1,0 +1,156 @@
+//! Where an image is: what a user names a source or a target of images with. Opens nothing.
+//!
+//! | text | place |
+//! |---|---|
+//! | `NAME[:TAG][@DIGEST]`, digest or start of one | the store; what is not there, its registry |
+//! | `docker://NAME[:TAG][@DIGEST]` | a registry, whatever the store holds |
+//! | `oci-layout://DIR[:TAG][@DIGEST]` | an OCI image layout directory |
+//! | `oci-archive:FILE[:TAG][@DIGEST]` | the same as a tar file |
+//! | `docker-archive:FILE[:NAME[:TAG]]` | what `docker save` writes |
+//!
+//! The spellings are those of BuildKit's contexts and of containers-transports(5), whose `oci:` is left out: an
+//! image may be called so.
+
+use std::path::PathBuf;
+
+use oci::Digest;
+use oci::reference::Reference;
+
+use crate::failure::{Class, Failure};
+
+/// Where an image is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// By a name or a digest: in the store, or in the registry of the name.
+    Named(String),
+    /// In a registry.
+    Registry(Reference),
+    /// In an OCI image layout directory.
+    Layout(PathBuf, Version),
+    /// In a tar file of an OCI image layout.
+    OciArchive(PathBuf, Version),
+    /// In a tar file as `docker save` writes it, under this name.
+    DockerArchive(PathBuf, Option<Reference>),
+}
+
+/// Which image of a layout.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Version {
+    /// By name: `org.opencontainers.image.ref.name`.
+    pub tag: Option<String>,
+    /// By digest.
+    pub digest: Option<Digest>,
+}
+
+/// Spellings of the places, the longer ones of a beginning first.
+const SCHEMES: &[(&str, Scheme)] = &[
+    ("docker://", Scheme::Registry),
+    ("docker-image://", Scheme::Registry),
+    ("oci-layout://", Scheme::Layout),
+    ("oci-layout:", Scheme::Layout),
+    ("oci-archive:", Scheme::OciArchive),
+    ("docker-archive:", Scheme::DockerArchive),
+];
+
+#[derive(Debug, Clone, Copy)]
+enum Scheme {
+    Registry,
+    Layout,
+    OciArchive,
+    DockerArchive,
+}
+
+impl Location {
+    /// Says what a user means with `text`.
+    ///
+    /// # Errors
+    /// A usage failure where the path is empty, or name, tag or digest are none.
+    pub fn parse(text: &str) -> Result<Self, Failure> {
+        let found = SCHEMES.iter().find_map(|(prefix, scheme)| Some((text.strip_prefix(prefix)?, *scheme)));
+        let Some((rest, scheme)) = found else { return Ok(Self::Named(text.to_owned())) };
+        let unusable = |why: &str| {
+            let fix = "write oci-layout://DIR[:TAG][@DIGEST], docker-archive:FILE[:NAME] or NAME[:TAG]";
+            Failure::new(Class::Usage, &["unusable image", text, why, fix])
+        };
+        let reference = |name: &str| name.parse::<Reference>().map_err(|error| unusable(&error.to_string()));
+        match scheme {
+            Scheme::Registry => Ok(Self::Registry(reference(rest)?)),
+            Scheme::Layout | Scheme::OciArchive => {
+                let (path, version) = version(rest).map_err(|why| unusable(&why))?;
+                if path.as_os_str().is_empty() {
+                    return Err(unusable("there is no path"));
+                }
+                Ok(match scheme {
+                    Scheme::OciArchive => Self::OciArchive(path, version),
+                    Scheme::Layout | Scheme::Registry | Scheme::DockerArchive => Self::Layout(path, version),
+                })
+            }
+            Scheme::DockerArchive => {
+                let (path, name) = rest.split_once(':').map_or((rest, None), |(path, name)| (path, Some(name)));
+                if path.is_empty() {
+                    return Err(unusable("there is no path"));
+                }
+                Ok(Self::DockerArchive(path.into(), name.map(reference).transpose()?))
+            }
+        }
+    }
+}
+
+/// Splits `DIR[:TAG][@DIGEST]`. The path of a layout may hold colons where a slash follows them.
+fn version(text: &str) -> Result<(PathBuf, Version), String> {
+    let (text, digest) = match text.rsplit_once('@').filter(|(_, digest)| !digest.contains('/')) {
+        Some((text, digest)) => (text, Some(digest.parse().map_err(|error| format!("{error}"))?)),
+        None => (text, None),
+    };
+    // `host:port/name:tag` is a name that exports write as `ref.name` too.
+    let (path, tag) = match text.split_once(':').filter(|(path, _)| !path.is_empty()) {
+        Some((path, tag)) => (path, Some(tag)),
+        None => (text, None),
+    };
+    if tag.is_some_and(str::is_empty) {
+        return Err("the tag is empty".to_owned());
+    }
+    Ok((path.into(), Version { tag: tag.map(str::to_owned), digest }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expect: Option<Location>) {
+        assert_eq!(Location::parse(text).ok(), expect, "{text}");
+    }
+
+    fn layout(path: &str, tag: Option<&str>) -> Option<Location> {
+        Some(Location::Layout(path.into(), Version { tag: tag.map(str::to_owned), digest: None }))
+    }
+
+    #[test]
+    fn places_are_told_by_their_scheme() {
+        check("app", Some(Location::Named("app".to_owned())));
+        check("localhost:5000/app", Some(Location::Named("localhost:5000/app".to_owned())));
+        check("docker://h/app:1", Some(Location::Registry("h/app:1".parse().unwrap())));
+        check("oci-layout://d", layout("d", None));
+        check("oci-layout:///abs/d:1", layout("/abs/d", Some("1")));
+        check("oci-layout:d:1", layout("d", Some("1")));
+        check("oci:1", Some(Location::Named("oci:1".to_owned())));
+        check("oci-layout://d:h:5000/app:1", layout("d", Some("h:5000/app:1")));
+        check("docker-archive:a.tar", Some(Location::DockerArchive("a.tar".into(), None)));
+        let named = Some("h:5000/app:1".parse().unwrap());
+        check("docker-archive:a.tar:h:5000/app:1", Some(Location::DockerArchive("a.tar".into(), named)));
+    }
+
+    #[test]
+    fn digests_choose_from_a_layout() {
+        let digest = Digest::of(b"x");
+        let version = Version { tag: None, digest: Some(digest) };
+        check(&format!("oci-layout://d@{digest}"), Some(Location::Layout("d".into(), version)));
+    }
+
+    #[test]
+    fn unusable_places_are_refused() {
+        for text in ["docker://", "docker://A/b", "oci-layout://", "oci-layout://d:", "oci-layout://d@sha256:1", "docker-archive:", "docker-archive:a.tar:B@"] {
+            check(text, None);
+        }
+    }
+}
