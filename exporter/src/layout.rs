@@ -6,13 +6,12 @@ use oci::document::{self, Descriptor};
 use oci::{Layout, Reference};
 
 use crate::closure;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Copies the image `root` of `layout` into the OCI layout at `destination`, which is made where it is missing and
 /// added to where it is there. The index comes last, so the layout is valid at every moment.
 ///
-/// Blobs are copied (cloned, where the file system can), not linked: a link would let an edit there damage the
-/// store.
+/// Blobs are copied, not linked: a link would let an edit there damage the store.
 ///
 /// # Errors
 /// [`Error::Oci`] for missing or damaged blobs, [`Error::Io`].
@@ -24,11 +23,7 @@ pub fn write(layout: &Layout, root: &Descriptor, names: &[Reference], destinatio
             continue;
         }
         let descriptor = document::descriptor("application/octet-stream", *digest, *size);
-        let mut reader = layout.open_verified(&descriptor)?;
-        let mut writer = target.writer()?;
-        std::io::copy(&mut reader, &mut writer)
-            .map_err(|error| copy_error(layout, *digest, destination, error))?;
-        writer.finish_expecting(digest, *size)?;
+        target.copy_from(layout, &descriptor)?;
     }
     let names = export_names(names);
     if names.is_empty() {
@@ -44,11 +39,4 @@ pub fn write(layout: &Layout, root: &Descriptor, names: &[Reference], destinatio
 pub(crate) fn export_names(names: &[Reference]) -> Vec<(String, String)> {
     let tagged = names.iter().map(|name| name.clone().with_default_tag());
     tagged.map(|name| (name.to_string(), name.tag.clone().unwrap_or_default())).collect()
-}
-
-fn copy_error(layout: &Layout, digest: oci::Digest, destination: &Path, error: std::io::Error) -> Error {
-    if error.kind() == std::io::ErrorKind::InvalidData {
-        return layout.read_error(digest, error).into();
-    }
-    Error::io("write", destination)(error)
 }

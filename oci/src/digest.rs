@@ -8,11 +8,37 @@ use std::io::{self, Read};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, Sha512};
 
-/// A sha256 content digest, written `sha256:<64 lower-case hex digits>`.
+/// A digest algorithm that image-spec registers (descriptor.md, "Registered algorithms"). What xbuild writes is
+/// sha256; what others wrote is verified by the algorithm that they chose.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Algorithm {
+    /// SHA-256, which every implementation has.
+    Sha256,
+    /// SHA-512.
+    Sha512,
+}
+
+/// A content digest, written `sha256:<64 lower-case hex digits>` or `sha512:<128 of them>`. The same bytes have one
+/// of each; the two are never equal.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Digest([u8; 32]);
+pub enum Digest {
+    /// SHA-256's.
+    Sha256([u8; 32]),
+    /// SHA-512's.
+    Sha512([u8; 64]),
+}
+
+/// A digest in the making.
+#[derive(Clone, Debug)]
+pub struct Hasher(State);
+
+#[derive(Clone, Debug)]
+enum State {
+    Sha256(Sha256),
+    Sha512(Sha512),
+}
 
 /// The digest of a layer's uncompressed tar (image-spec config.md, "Layer DiffID").
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -30,55 +56,147 @@ pub enum DigestError {
     /// There is no `algorithm:` prefix.
     #[error("digest {0:?} has no algorithm, expected sha256:<64 hex digits>")]
     NoAlgorithm(String),
-    /// The algorithm is not sha256.
-    #[error("digest algorithm {0:?} is not supported, expected sha256")]
+    /// The algorithm is neither sha256 nor sha512.
+    #[error("digest algorithm {0:?} is not supported, expected sha256 or sha512")]
     Algorithm(String),
-    /// The encoded part is not 64 lower-case hexadecimal digits.
-    #[error("digest {0:?} is not 64 lower-case hexadecimal digits after sha256:")]
-    Encoded(String),
+    /// The encoded part is not as many lower-case hexadecimal digits as its algorithm has.
+    #[error(
+        "digest {text:?} is not {} lower-case hexadecimal digits after {algorithm}:",
+        .algorithm.digits()
+    )]
+    Encoded {
+        /// The whole text.
+        text: String,
+        /// What it says it is.
+        algorithm: Algorithm,
+    },
+}
+
+impl Algorithm {
+    /// Every algorithm.
+    pub const ALL: [Self; 2] = [Self::Sha256, Self::Sha512];
+
+    /// Returns the name, which is also that of the directory of such blobs in a layout.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sha256 => "sha256",
+            Self::Sha512 => "sha512",
+        }
+    }
+
+    /// Returns how many hexadecimal digits a digest has.
+    pub const fn digits(self) -> usize {
+        match self {
+            Self::Sha256 => 64,
+            Self::Sha512 => 128,
+        }
+    }
+
+    /// Returns the digest of `bytes`.
+    pub fn digest(self, bytes: &[u8]) -> Digest {
+        let mut hasher = self.hasher();
+        hasher.update(bytes);
+        hasher.finish()
+    }
+
+    /// Starts a digest.
+    pub fn hasher(self) -> Hasher {
+        Hasher(match self {
+            Self::Sha256 => State::Sha256(Sha256::new()),
+            Self::Sha512 => State::Sha512(Sha512::new()),
+        })
+    }
+}
+
+impl Hasher {
+    /// Adds `bytes`.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match &mut self.0 {
+            State::Sha256(hasher) => hasher.update(bytes),
+            State::Sha512(hasher) => hasher.update(bytes),
+        }
+    }
+
+    /// Returns the digest of what was added.
+    pub fn finish(self) -> Digest {
+        match self.0 {
+            State::Sha256(hasher) => Digest::Sha256(hasher.finalize().into()),
+            State::Sha512(hasher) => Digest::Sha512(hasher.finalize().into()),
+        }
+    }
+
+    /// Returns the algorithm.
+    pub const fn algorithm(&self) -> Algorithm {
+        match self.0 {
+            State::Sha256(_) => Algorithm::Sha256,
+            State::Sha512(_) => Algorithm::Sha512,
+        }
+    }
 }
 
 impl Digest {
-    /// Returns the digest of `bytes`.
+    /// Returns the sha256 digest of `bytes`: that of everything we write.
     pub fn of(bytes: &[u8]) -> Self {
-        Self(Sha256::digest(bytes).into())
+        Algorithm::Sha256.digest(bytes)
     }
 
     /// Reads `reader` to its end and returns the digest and the number of bytes.
     ///
     /// # Errors
     /// Whatever `reader` returns.
-    pub fn of_reader(mut reader: impl Read) -> io::Result<(Self, u64)> {
-        let mut hasher = Sha256::new();
+    pub fn of_reader(mut reader: impl Read, algorithm: Algorithm) -> io::Result<(Self, u64)> {
+        let mut hasher = algorithm.hasher();
         let mut buffer = vec![0; 256 * 1024];
         let mut size = 0;
         loop {
             let read = reader.read(&mut buffer)?;
             if read == 0 {
-                return Ok((Self(hasher.finalize().into()), size));
+                return Ok((hasher.finish(), size));
             }
             hasher.update(&buffer[..read]);
             size += read as u64;
         }
     }
 
-    /// Wraps a finished sha256 state.
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+    /// Returns the digest whose encoded part is `hex`: its length says which algorithm it is of.
+    pub fn from_hex(hex: &str) -> Option<Self> {
+        decode(hex).map(Self::Sha256).or_else(|| decode(hex).map(Self::Sha512))
     }
 
-    /// Returns the 32 bytes.
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
+    /// Returns the algorithm.
+    pub const fn algorithm(&self) -> Algorithm {
+        match self {
+            Self::Sha256(_) => Algorithm::Sha256,
+            Self::Sha512(_) => Algorithm::Sha512,
+        }
     }
 
-    /// Returns the encoded part: 64 lower-case hexadecimal digits, safe as a file name.
+    /// Returns whether `bytes` have this digest.
+    pub fn is_of(&self, bytes: &[u8]) -> bool {
+        self.algorithm().digest(bytes) == *self
+    }
+
+    /// Returns the encoded part: 64 or 128 lower-case hexadecimal digits, safe as a file name. The length keeps
+    /// algorithms apart.
     pub fn hex(&self) -> String {
-        self.0.iter().fold(String::with_capacity(64), |mut text, byte| {
+        let bytes = self.bytes();
+        bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
             text.push(char::from(b"0123456789abcdef"[usize::from(byte >> 4)]));
             text.push(char::from(b"0123456789abcdef"[usize::from(byte & 15)]));
             text
         })
+    }
+
+    /// Returns the path below the `blobs` of a layout: `sha256/<64 digits>` (image-spec image-layout.md, "Blobs").
+    pub fn path(&self) -> String {
+        format!("{}/{}", self.algorithm(), self.hex())
+    }
+
+    const fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Sha256(bytes) => bytes,
+            Self::Sha512(bytes) => bytes,
+        }
     }
 }
 
@@ -90,7 +208,8 @@ impl DiffId {
 }
 
 impl ChainId {
-    /// Returns the chain id of `layer` on top of this stack: sha256 of `"<parent> <diff id>"`.
+    /// Returns the chain id of `layer` on top of this stack: sha256 of `"<parent> <diff id>"`, whatever those two
+    /// are of.
     pub fn extend(self, layer: DiffId) -> Self {
         Self(Digest::of(format!("{} {}", self.0, layer.0).as_bytes()))
     }
@@ -106,18 +225,24 @@ impl FromStr for Digest {
     type Err = DigestError;
 
     fn from_str(text: &str) -> Result<Self, DigestError> {
-        let (algorithm, encoded) =
+        let (name, encoded) =
             text.split_once(':').ok_or_else(|| DigestError::NoAlgorithm(text.to_owned()))?;
-        if algorithm != "sha256" {
-            return Err(DigestError::Algorithm(algorithm.to_owned()));
-        }
-        decode(encoded).map(Self).ok_or_else(|| DigestError::Encoded(text.to_owned()))
+        let algorithm = Algorithm::ALL.into_iter().find(|algorithm| algorithm.name() == name);
+        let algorithm = algorithm.ok_or_else(|| DigestError::Algorithm(name.to_owned()))?;
+        let digest = match algorithm {
+            Algorithm::Sha256 => decode(encoded).map(Self::Sha256),
+            Algorithm::Sha512 => decode(encoded).map(Self::Sha512),
+        };
+        digest.ok_or_else(|| DigestError::Encoded { text: text.to_owned(), algorithm })
     }
 }
 
-fn decode(encoded: &str) -> Option<[u8; 32]> {
-    let digits: &[u8; 64] = encoded.as_bytes().try_into().ok()?;
-    let mut bytes = [0; 32];
+fn decode<const N: usize>(encoded: &str) -> Option<[u8; N]> {
+    let digits = encoded.as_bytes();
+    if digits.len() != N * 2 {
+        return None;
+    }
+    let mut bytes = [0; N];
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
         *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
     }
@@ -132,9 +257,15 @@ fn nibble(digit: u8) -> Option<u8> {
     }
 }
 
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", self.hex())
+        write!(f, "{}:{}", self.algorithm(), self.hex())
     }
 }
 
@@ -186,13 +317,39 @@ mod tests {
     }
 
     #[test]
+    fn a_chain_of_sha512_layers_is_sha256_of_their_texts() {
+        let [one, two] = ["a", "b"].map(|text| DiffId(Algorithm::Sha512.digest(text.as_bytes())));
+        assert_eq!(ChainId::of(&[one]), Some(ChainId(one.0)));
+        let expected = Digest::of(format!("{one} {two}").as_bytes());
+        assert_eq!(ChainId::of(&[one, two]), Some(ChainId(expected)));
+    }
+
+    #[test]
     fn img_04_refuses_what_is_no_digest() {
-        for text in ["", "sha256", "sha256:", "sha256:../../x", "md5:00", "sha256:AB"] {
+        for text in ["", "sha256", "sha256:", "sha256:../../x", "md5:00", "sha256:AB", "SHA256:00"] {
             assert!(text.parse::<Digest>().is_err(), "{text}");
         }
-        let upper = format!("sha256:{}", "A".repeat(64));
-        assert!(matches!(upper.parse::<Digest>(), Err(DigestError::Encoded(_))));
-        assert!(format!("sha256:{}", "a".repeat(63)).parse::<Digest>().is_err());
+        for (algorithm, digits) in [("sha256", 64), ("sha512", 128)] {
+            let parse = |encoded: String| format!("{algorithm}:{encoded}").parse::<Digest>();
+            assert!(parse("a".repeat(digits)).is_ok(), "{algorithm}");
+            for bad in [
+                "A".repeat(digits),
+                "a".repeat(digits - 1),
+                "a".repeat(digits + 1),
+                "a".repeat(192 - digits),
+                "g".repeat(digits),
+                "é".repeat(digits / 2),
+                "../".repeat(digits / 3) + &"a".repeat(digits % 3),
+            ] {
+                assert!(matches!(parse(bad.clone()), Err(DigestError::Encoded { .. })), "{algorithm}:{bad}");
+            }
+        }
+        for (algorithm, digits) in
+            [("md5", 32), ("sha1", 40), ("sha384", 96), ("blake3", 64), ("Sha512", 128)]
+        {
+            let parsed = format!("{algorithm}:{}", "a".repeat(digits)).parse::<Digest>();
+            assert_eq!(parsed, Err(DigestError::Algorithm(algorithm.to_owned())));
+        }
     }
 
     #[test]
@@ -202,7 +359,24 @@ mod tests {
             digest.to_string(),
             "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
         );
-        assert_eq!(digest.to_string().parse(), Ok(digest));
-        assert_eq!(Digest::of_reader(&b"abc"[..]).unwrap(), (Digest::of(b"abc"), 3));
+        let long = Algorithm::Sha512.digest(b"");
+        assert_eq!(
+            long.to_string(),
+            "sha512:cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce\
+             47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e"
+        );
+        for digest in [digest, long] {
+            assert_eq!(digest.to_string().parse(), Ok(digest));
+            assert_eq!(Digest::from_hex(&digest.hex()), Some(digest));
+            assert_eq!(digest.path(), digest.to_string().replace(':', "/"));
+            let json = serde_json::to_string(&digest).unwrap();
+            assert_eq!(serde_json::from_str::<Digest>(&json).unwrap(), digest);
+            assert!(digest.is_of(b"") && !digest.is_of(b"a"));
+        }
+        assert_eq!(Digest::from_hex(&"a".repeat(96)), None);
+        for algorithm in Algorithm::ALL {
+            let found = Digest::of_reader(&b"abc"[..], algorithm).unwrap();
+            assert_eq!(found, (algorithm.digest(b"abc"), 3));
+        }
     }
 }

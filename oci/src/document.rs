@@ -8,7 +8,7 @@ use bytes::Bytes;
 pub use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::digest::DigestError;
+use crate::digest::{Algorithm, DigestError};
 use crate::media_type::{self, ManifestKind};
 use crate::{Digest, ImageConfig, Platform, json};
 
@@ -26,7 +26,7 @@ pub const INDEX_DEPTH: usize = 3;
 pub struct Document<T> {
     /// The bytes as they were read or will be written.
     pub raw: Bytes,
-    /// The digest of `raw`.
+    /// The digest of `raw`: sha256, unless the document is known by another.
     pub digest: Digest,
     /// What the bytes say.
     pub parsed: T,
@@ -131,6 +131,15 @@ impl<T: Serialize> Document<T> {
 }
 
 impl<T> Document<T> {
+    /// Returns the document known by its digest of `algorithm`, as what refers to it has it.
+    #[must_use]
+    pub fn digested_by(self, algorithm: Algorithm) -> Self {
+        if self.digest.algorithm() == algorithm {
+            return self;
+        }
+        Self { digest: algorithm.digest(&self.raw), ..self }
+    }
+
     /// Returns the descriptor of the document under `media_type`.
     pub fn descriptor(&self, media_type: &str) -> Descriptor {
         descriptor(media_type, self.digest, self.raw.len() as u64)
@@ -176,7 +185,9 @@ impl Config {
     /// # Errors
     /// [`DocumentError::Config`] where the two disagree.
     pub fn parse(raw: Bytes, manifest: &ImageManifest) -> Result<Self, DocumentError> {
-        let config = Self::parse_alone(raw)?;
+        let named = digest_of(manifest.config())
+            .map_err(|source| DocumentError::Digest { what: "manifest", source })?;
+        let config = Self::parse_alone(raw)?.digested_by(named.algorithm());
         let ImageConfig { rootfs, history, .. } = &config.parsed;
         let (layers, diff_ids) = (manifest.layers().len(), rootfs.diff_ids.len());
         let accounted = history.iter().filter(|entry| !entry.empty_layer).count();
@@ -227,6 +238,15 @@ impl Root {
         }
     }
 
+    /// Returns the document known by its digest of `algorithm`.
+    #[must_use]
+    pub fn digested_by(self, algorithm: Algorithm) -> Self {
+        match self {
+            Self::Manifest(manifest) => Self::Manifest(manifest.digested_by(algorithm)),
+            Self::Index(index) => Self::Index(index.digested_by(algorithm)),
+        }
+    }
+
     /// Returns the digest of the document.
     pub fn digest(&self) -> Digest {
         match self {
@@ -258,14 +278,15 @@ impl Root {
 
 /// Returns a descriptor without annotations.
 pub fn descriptor(media_type: &str, digest: Digest, size: u64) -> Descriptor {
-    let digest: oci_spec::image::Digest = digest.to_string().parse().expect("a sha256 digest is a digest");
+    let digest: oci_spec::image::Digest =
+        digest.to_string().parse().expect("a digest of ours is one of image-spec's");
     Descriptor::new(media_type.into(), size, digest)
 }
 
 /// Returns the digest that `descriptor` names.
 ///
 /// # Errors
-/// [`DigestError`] where it is not sha256. Descriptors of a parsed [`Root`] have been checked.
+/// [`DigestError`] where it is neither sha256 nor sha512. Descriptors of a parsed [`Root`] have been checked.
 pub fn digest_of(descriptor: &Descriptor) -> Result<Digest, DigestError> {
     descriptor.digest().as_ref().parse()
 }

@@ -23,7 +23,7 @@ pub enum Error {
     /// A platform that is none.
     #[error(transparent)]
     Platform(#[from] PlatformError),
-    /// A digest that is none, or not sha256.
+    /// A digest that is none, or neither sha256 nor sha512.
     #[error(transparent)]
     Digest(#[from] DigestError),
     /// A manifest, index or config that may not be used.
@@ -168,7 +168,7 @@ fn at_least(needed: Option<&str>) -> String {
 /// Returns what a reader of `descriptor` may expect: its digest and size.
 ///
 /// # Errors
-/// [`Error::Digest`] for digests other than sha256.
+/// [`Error::Digest`] for digests other than sha256 and sha512.
 pub(crate) fn expectation(descriptor: &Descriptor) -> Result<(Digest, u64)> {
     Ok((crate::document::digest_of(descriptor)?, descriptor.size()))
 }

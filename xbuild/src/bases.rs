@@ -94,8 +94,8 @@ impl Bases {
     async fn fetch(&self, reference: &Reference, platform: &Platform) -> Result<StoredImage, Failure> {
         let found = self.registries.client().resolve(reference, platform).await?;
         let layout = self.store.layout();
-        layout.put(&found.config.raw)?;
-        layout.put(&found.manifest.raw)?;
+        layout.put_document(&found.config)?;
+        layout.put_document(&found.manifest)?;
         for layer in found.manifest.parsed.layers() {
             let digest = document::digest_of(layer).map_err(oci::Error::from)?;
             let place = found.reference.to_string();
@@ -150,15 +150,11 @@ impl Bases {
         let to = self.store.layout();
         for descriptor in image.manifest.parsed.layers().iter().chain([image.manifest.parsed.config()]) {
             let digest = document::digest_of(descriptor).map_err(oci::Error::from)?;
-            if to.has(&digest)? {
-                continue;
+            if !to.has(&digest)? {
+                to.copy_from(&from, descriptor)?;
             }
-            let mut writer = to.writer()?;
-            std::io::copy(&mut from.open_verified(descriptor)?, &mut writer)
-                .map_err(|error| from.read_error(digest, error))?;
-            writer.finish_expecting(&digest, descriptor.size())?;
         }
-        to.put(&image.manifest.raw)?;
+        to.put_document(&image.manifest)?;
         Ok(image)
     }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use oci::compress::{Decoder, Encoding, ReadAhead};
+use oci::digest::Algorithm;
 use oci::layer::{Entry, LayerIndex, Limits, Resolved, Scan, TarError};
 use oci::media_type::Types;
 use oci::pack::{Content, Item, PackError};
@@ -195,13 +196,13 @@ impl LayerStore {
         ReadAhead::new(decoder).map_err(|error| archive(descriptor, error.into()))
     }
 
-    /// Reads a blob of the store and hashes what is in it. Blocking.
+    /// Reads a blob of the store and hashes what is in it; the diff id is of `algorithm`. Blocking.
     ///
     /// # Errors
     /// [`LayerError::Store`], [`LayerError::Archive`].
-    pub fn scan_blob(&self, descriptor: &Descriptor) -> Result<Scan> {
+    pub fn scan_blob(&self, descriptor: &Descriptor, algorithm: Algorithm) -> Result<Scan> {
         let tar = self.open_tar(descriptor)?;
-        oci::layer::scan(tar, Limits::default()).map_err(|source| archive(descriptor, source))
+        oci::layer::scan(tar, Limits::default(), algorithm).map_err(|source| archive(descriptor, source))
     }
 
     /// Unpacks a blob of the store that was scanned and resolved. `below` opens files of the layers below.
@@ -237,16 +238,16 @@ impl LayerStore {
     }
 
     /// Reads an uncompressed archive and writes its files to a staging directory in the same pass, for a layer that
-    /// will be needed unpacked; [`Self::assemble`] finishes it. Blocking.
+    /// will be needed unpacked; [`Self::assemble`] finishes it. The diff id is of `algorithm`. Blocking.
     ///
     /// # Errors
     /// [`LayerError::Store`], [`LayerError::Unpack`].
-    pub fn stream(&self, tar: impl Read) -> Result<StreamedLayer> {
+    pub fn stream(&self, tar: impl Read, algorithm: Algorithm) -> Result<StreamedLayer> {
         let staging = self.store.staging()?;
         let files = staging.path().join("files");
         DirBuilder::new().mode(0o700).create(&files).map_err(io_error("create", &files))?;
         let handle = open_root(&files).map_err(io_error("open", &files))?;
-        let streamed = unpack::stream(handle.as_fd(), tar, Limits::default(), self.flavour);
+        let streamed = unpack::stream(handle.as_fd(), tar, Limits::default(), algorithm, self.flavour);
         let streamed =
             streamed.map_err(|source| LayerError::Unpack { layer: "being read".to_owned(), source })?;
         Ok(StreamedLayer { staging, files: handle, streamed })
@@ -348,7 +349,7 @@ mod tests {
         let found = layers.packed(&packed.diff_id, Encoding::GZIP).unwrap().unwrap();
         assert_eq!(found.digest(), packed.descriptor.digest());
         assert!(layers.packed(&packed.diff_id, Encoding::ZSTD).unwrap().is_none());
-        let scan = layers.scan_blob(&packed.descriptor).unwrap();
+        let scan = layers.scan_blob(&packed.descriptor, Algorithm::Sha256).unwrap();
         assert_eq!(scan.diff_id, packed.diff_id);
         let resolved = oci::layer::resolve(&scan).unwrap();
         assert_eq!(resolved.index, *packed.index);
@@ -357,7 +358,8 @@ mod tests {
         let (path, left_out) = layers.unpack_blob(id, &resolved, &packed.descriptor, below).unwrap();
         assert_eq!((std::fs::read(path.join("d/f")).unwrap(), left_out), (b"12345".to_vec(), vec![]));
         assert_eq!(layers.path(id).unwrap(), Some(path.clone()));
-        let streamed = layers.stream(layers.open_tar(&packed.descriptor).unwrap()).unwrap();
+        let streamed =
+            layers.stream(layers.open_tar(&packed.descriptor).unwrap(), Algorithm::Sha256).unwrap();
         assert_eq!(streamed.scan().diff_id, packed.diff_id);
         let other = LayerId::Chain(packed.diff_id.bottom());
         let (second, _) = layers.assemble(other, &streamed, &resolved, below).unwrap();
@@ -392,6 +394,6 @@ mod tests {
         bytes[at + 512] ^= 1;
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, bytes).unwrap();
-        assert!(layers.scan_blob(&packed.descriptor).is_err());
+        assert!(layers.scan_blob(&packed.descriptor, Algorithm::Sha256).is_err());
     }
 }

@@ -9,6 +9,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
+use oci::digest::Algorithm;
 use oci::layer::{ContentHash, Kind, Limits, Resolved, Scan, Source, scan_with};
 use rustix::fs::{Mode, OFlags};
 
@@ -34,12 +35,13 @@ pub fn stream(
     files: BorrowedFd<'_>,
     tar: impl Read,
     limits: Limits,
+    algorithm: Algorithm,
     flavour: Flavour,
 ) -> Result<Streamed, UnpackError> {
     let mut written = BTreeSet::new();
     let mut left_out = Vec::new();
     let mut buffer = vec![0; super::BUFFER];
-    let scan = scan_with(tar, limits, &mut |position, entry, content| {
+    let scan = scan_with(tar, limits, algorithm, &mut |position, entry, content| {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(files, name(position), flags, Mode::RUSR | Mode::WUSR);
         let mut file = File::from(file.map_err(UnpackError::call("openat", entry))?);

@@ -74,7 +74,8 @@ pub(super) fn pack_resolved(resolved: &Resolved) -> Packed<Vec<u8>> {
 }
 
 pub(super) fn unpack_tar(root: &OwnedFd, tar: &[u8]) -> Result<Resolved, String> {
-    let scan = oci::layer::scan(tar, Limits::default()).map_err(|error| error.to_string())?;
+    let scan = oci::layer::scan(tar, Limits::default(), oci::digest::Algorithm::Sha256)
+        .map_err(|error| error.to_string())?;
     let resolved = oci::layer::resolve(&scan).map_err(|error| error.to_string())?;
     let below = &mut |_, _: &Path| Err(io::ErrorKind::NotFound.into());
     let left_out = unpack_archive(root.as_fd(), &resolved, tar, Limits::default(), Flavour::Root, below);

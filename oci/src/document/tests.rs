@@ -72,8 +72,12 @@ fn img_04_and_06_limits_and_digests() {
     for bad in ["sha256:../../x", "sha256:00", "md5:00", ""] {
         check_refused(&manifest("").replace(EMPTY, bad), oci, "");
     }
+    for (algorithm, digits) in [("sha512", 127), ("sha384", 96), ("blake3", 64)] {
+        let bad = format!("{algorithm}:{}", "0".repeat(digits));
+        check_refused(&manifest("").replace(EMPTY, &bad), oci, "");
+    }
     let sha512 = format!("sha512:{}", "0".repeat(128));
-    check_refused(&manifest("").replace(EMPTY, &sha512), oci, "unusable digest");
+    assert!(Root::parse(manifest("").replace(EMPTY, &sha512).into(), oci).is_ok());
     let entry = format!(r#"{{"mediaType":"a/b","size":1,"digest":"{EMPTY}"}}"#);
     let many = vec![entry; 10_001].join(",");
     let text = format!(r#"{{"schemaVersion":2,"manifests":[{many}]}}"#);

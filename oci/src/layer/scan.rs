@@ -5,11 +5,10 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
-use sha2::{Digest as _, Sha256};
-
 use super::index::{INLINE_LIMIT, INLINE_PATHS};
 use super::{ContentHash, Entry, Kind, Limits, Member, Reader, TarError, Warning};
-use crate::{DiffId, Digest};
+use crate::DiffId;
+use crate::digest::{Algorithm, Hasher};
 
 /// Everything about a layer but the bytes of its files.
 #[derive(Debug, Clone)]
@@ -19,7 +18,7 @@ pub struct Scan {
     pub members: Vec<Member>,
     /// Bytes of account files, by position.
     pub inline: BTreeMap<usize, Vec<u8>>,
-    /// sha256 of the archive.
+    /// Digest of the archive.
     pub diff_id: DiffId,
     /// Bytes of the archive.
     pub size: u64,
@@ -27,13 +26,13 @@ pub struct Scan {
     pub warnings: Vec<Warning>,
 }
 
-/// Reads the whole uncompressed archive `tar`.
+/// Reads the whole uncompressed archive `tar`; its diff id will be of `algorithm`.
 ///
 /// # Errors
 /// [`TarError`].
-pub fn scan(tar: impl Read, limits: Limits) -> Result<Scan, TarError> {
+pub fn scan(tar: impl Read, limits: Limits, algorithm: Algorithm) -> Result<Scan, TarError> {
     let mut buffer = vec![0; 256 * 1024];
-    scan_with(tar, limits, &mut |_, _, content| Ok(hash(content, &mut buffer)?))
+    scan_with(tar, limits, algorithm, &mut |_, _, content| Ok(hash(content, &mut buffer)?))
 }
 
 /// Reads the whole uncompressed archive `tar` and hands each regular file to `take`: its position, its entry and
@@ -44,9 +43,10 @@ pub fn scan(tar: impl Read, limits: Limits) -> Result<Scan, TarError> {
 pub fn scan_with<E: From<TarError>>(
     tar: impl Read,
     limits: Limits,
+    algorithm: Algorithm,
     take: &mut Take<'_, E>,
 ) -> Result<Scan, E> {
-    let mut reader = Reader::new(Hashing { inner: tar, hasher: Sha256::new(), size: 0 }, limits);
+    let mut reader = Reader::new(Hashing { inner: tar, hasher: algorithm.hasher(), size: 0 }, limits);
     let mut members = Vec::new();
     let mut inline = BTreeMap::new();
     while let Some(mut member) = reader.next_member()? {
@@ -71,7 +71,7 @@ pub fn scan_with<E: From<TarError>>(
     }
     let warnings = reader.take_warnings();
     let Hashing { hasher, size, .. } = reader.into_input();
-    let diff_id = DiffId(Digest::from_bytes(hasher.finalize().into()));
+    let diff_id = DiffId(hasher.finish());
     Ok(Scan { members, inline, diff_id, size, warnings })
 }
 
@@ -91,7 +91,7 @@ fn hash(content: &mut dyn Read, buffer: &mut [u8]) -> io::Result<ContentHash> {
 
 struct Hashing<R> {
     inner: R,
-    hasher: Sha256,
+    hasher: Hasher,
     size: u64,
 }
 

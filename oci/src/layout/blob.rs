@@ -1,26 +1,29 @@
 //! Writing and reading blobs: hashed on the way in, verified on the way out.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 
 use super::Layout;
+use crate::digest::{Algorithm, Hasher};
 use crate::document::{self, Root};
 use crate::error::{Error, Result, expectation};
 use crate::lock::TemporaryFile;
 use crate::store::Journal;
-use crate::{Descriptor, Digest};
+use crate::{Descriptor, Digest, Document};
+
+/// Bytes that are copied at once.
+const COPIED: usize = 128 << 10;
 
 /// A blob that is being written. Dropping it leaves nothing.
 #[derive(Debug)]
 pub struct BlobWriter {
     layout: Layout,
     temporary: TemporaryFile,
-    hasher: Sha256,
+    hasher: Hasher,
     size: u64,
 }
 
@@ -64,7 +67,7 @@ impl BlobWriter {
     /// # Errors
     /// [`Error::Io`].
     pub fn finish(self) -> Result<Written> {
-        let written = Written { digest: Digest::from_bytes(self.hasher.finalize().into()), size: self.size };
+        let written = Written { digest: self.hasher.finish(), size: self.size };
         self.layout.place(self.temporary, written)
     }
 
@@ -79,11 +82,22 @@ impl BlobWriter {
         if self.size != size {
             return damaged(format!("{} bytes were received, {size} were promised", self.size));
         }
-        let found = Digest::from_bytes(self.hasher.clone().finalize().into());
+        let found = self.digest_by(digest.algorithm())?;
         if found != *digest {
             return damaged(format!("the bytes received have the digest {found}"));
         }
-        self.finish()
+        let written = Written { digest: found, size };
+        self.layout.place(self.temporary, written)
+    }
+
+    /// The digest of what was written. A writer that was opened for another algorithm reads it again.
+    fn digest_by(&self, algorithm: Algorithm) -> Result<Digest> {
+        if self.hasher.algorithm() == algorithm {
+            return Ok(self.hasher.clone().finish());
+        }
+        let mut file = &self.temporary.file;
+        let read = file.seek(SeekFrom::Start(0)).and_then(|_| Digest::of_reader(file, algorithm));
+        read.map(|(digest, _)| digest).map_err(Error::io("read", &self.layout.blobs()))
     }
 }
 
@@ -91,7 +105,7 @@ impl BlobWriter {
 #[derive(Debug)]
 pub struct VerifiedReader<R> {
     inner: R,
-    hasher: Sha256,
+    hasher: Hasher,
     left: u64,
     digest: Digest,
 }
@@ -99,7 +113,7 @@ pub struct VerifiedReader<R> {
 impl<R: Read> VerifiedReader<R> {
     /// Wraps `inner`, whose bytes shall have `digest` and `size`.
     pub fn new(inner: R, digest: Digest, size: u64) -> Self {
-        Self { inner, hasher: Sha256::new(), left: size, digest }
+        Self { inner, hasher: digest.algorithm().hasher(), left: size, digest }
     }
 
     fn check_end(&mut self) -> io::Result<usize> {
@@ -108,7 +122,7 @@ impl<R: Read> VerifiedReader<R> {
         if self.left > 0 {
             return wrong(format!("blob {digest} is {} bytes short", self.left));
         }
-        let found = Digest::from_bytes(self.hasher.clone().finalize().into());
+        let found = self.hasher.clone().finish();
         if found != digest {
             return wrong(format!("blob {digest} is damaged: its bytes have the digest {found}"));
         }
@@ -136,27 +150,69 @@ impl<R: Read> Read for VerifiedReader<R> {
 }
 
 impl Layout {
-    /// Starts a blob.
+    /// Starts a blob of our own, whose digest will be sha256.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::NoSpace`].
     pub fn writer(&self) -> Result<BlobWriter> {
-        let temporary = TemporaryFile::create(&self.root.join("blobs"))?;
-        Ok(BlobWriter { layout: self.clone(), temporary, hasher: Sha256::new(), size: 0 })
+        self.writer_by(Algorithm::Sha256)
     }
 
-    /// Stores `bytes`; a blob that is there already is not written again.
+    /// Starts a blob whose digest is of `algorithm`.
+    ///
+    /// # Errors
+    /// As [`Self::writer`].
+    pub fn writer_by(&self, algorithm: Algorithm) -> Result<BlobWriter> {
+        let temporary = TemporaryFile::create(&self.blobs())?;
+        Ok(BlobWriter { layout: self.clone(), temporary, hasher: algorithm.hasher(), size: 0 })
+    }
+
+    /// Stores `bytes` under their sha256 digest; a blob that is there already is not written again.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::NoSpace`].
     pub fn put(&self, bytes: &[u8]) -> Result<Digest> {
-        let digest = Digest::of(bytes);
+        self.put_by(Algorithm::Sha256, bytes)
+    }
+
+    /// Stores a document under its digest, which may be one that others chose.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub fn put_document<T>(&self, document: &Document<T>) -> Result<Digest> {
+        self.put_by(document.digest.algorithm(), &document.raw)
+    }
+
+    fn put_by(&self, algorithm: Algorithm, bytes: &[u8]) -> Result<Digest> {
+        let digest = algorithm.digest(bytes);
         if self.size(&digest)? == Some(bytes.len() as u64) {
             return Ok(digest);
         }
-        let mut writer = self.writer()?;
+        let mut writer = self.writer_by(algorithm)?;
         writer.write_all(bytes).map_err(Error::io("write", &self.blob_path(&digest)))?;
         Ok(writer.finish()?.digest)
+    }
+
+    /// Copies a blob of another layout, verified on the way. Errors name the side that they are about.
+    ///
+    /// # Errors
+    /// [`Error::MissingBlob`] and [`Error::Damaged`] of `from`, [`Error::Io`], [`Error::NoSpace`].
+    pub fn copy_from(&self, from: &Self, descriptor: &Descriptor) -> Result<()> {
+        let (digest, size) = expectation(descriptor)?;
+        let mut reader = from.open_verified(descriptor)?;
+        let mut writer = self.writer_by(digest.algorithm())?;
+        let mut buffer = vec![0; COPIED];
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => {
+                    writer.write_all(&buffer[..read]).map_err(Error::io("write a blob in", &self.root))?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(from.read_error(digest, error)),
+            }
+        }
+        writer.finish_expecting(&digest, size).map(drop)
     }
 
     /// Reads a blob of at most `limit` bytes and verifies it.
@@ -194,7 +250,7 @@ impl Layout {
     /// # Errors
     /// [`Error::MissingBlob`].
     pub fn open_blob(&self, digest: &Digest) -> Result<File> {
-        match self.open_file(&format!("blobs/sha256/{}", digest.hex())) {
+        match self.open_file(&format!("blobs/{}", digest.path())) {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 Err(Error::MissingBlob { digest: *digest, layout: self.root.clone() })
             }
@@ -208,8 +264,9 @@ impl Layout {
     /// As [`Self::read_verified`], and [`Error::Document`].
     pub fn read_root(&self, descriptor: &Descriptor) -> Result<Root> {
         let raw = self.read_verified(descriptor, document::DOCUMENT_LIMIT)?;
-        Root::parse(raw, Some(descriptor.media_type().as_ref()))
-            .map_err(|source| Error::document(format!("read {}", descriptor.digest()), source))
+        let root = Root::parse(raw, Some(descriptor.media_type().as_ref()))
+            .map_err(|source| Error::document(format!("read {}", descriptor.digest()), source))?;
+        Ok(root.digested_by(document::digest_of(descriptor)?.algorithm()))
     }
 
     /// Turns an error of a verified read into the error of this crate.
@@ -222,6 +279,7 @@ impl Layout {
     }
 
     fn place(&self, temporary: TemporaryFile, written: Written) -> Result<Written> {
+        self.make_place(written.digest.algorithm())?;
         temporary.persist(&self.blob_path(&written.digest))?;
         if let Some(journal) = &self.journal {
             journal.record(&Journal::blob(&written.digest))?;

@@ -25,6 +25,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 pub use blob::{BlobWriter, VerifiedReader, Written};
 pub use names::{CONTAINERD_NAME, Named, REF_NAME};
 
+use crate::digest::Algorithm;
 use crate::error::{Error, Result};
 use crate::lock;
 use crate::store::Journal;
@@ -51,13 +52,11 @@ impl Layout {
     /// [`Error::Io`], [`Error::NoSpace`], and [`Error::NoLayout`] where another version is there.
     pub fn create(root: &Path) -> Result<Self> {
         let layout = Self { root: root.to_owned(), journal: None };
-        if !layout.blobs().is_dir() {
-            std::fs::create_dir_all(layout.blobs()).map_err(Error::io("create", &layout.blobs()))?;
-        }
+        layout.make_place(Algorithm::Sha256)?;
         for (name, content) in [("index.json", names::EMPTY_INDEX), ("oci-layout", LAYOUT_FILE)] {
             let path = root.join(name);
             if std::fs::symlink_metadata(&path).is_err() {
-                lock::replace(&root.join("blobs"), &path, content.as_bytes())?;
+                lock::replace(&layout.blobs(), &path, content.as_bytes())?;
             }
         }
         layout.check_version()?;
@@ -86,7 +85,7 @@ impl Layout {
 
     /// Returns where the blob is, or would be.
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
-        self.blobs().join(digest.hex())
+        self.blobs().join(digest.path())
     }
 
     /// Returns the size of the blob, `None` where it is missing or may not be trusted.
@@ -136,20 +135,31 @@ impl Layout {
     /// # Errors
     /// [`Error::Io`].
     pub fn blobs_in_store(&self) -> Result<Vec<(Digest, u64)>> {
-        let directory = self.blobs();
         let mut found = Vec::new();
-        for entry in std::fs::read_dir(&directory).map_err(Error::io("read", &directory))? {
-            let entry = entry.map_err(Error::io("read", &directory))?;
-            let Some(name) = entry.file_name().to_str().map(|name| format!("sha256:{name}")) else {
-                continue;
-            };
-            // Another process may have removed it meanwhile.
-            if let (Ok(digest), Ok(metadata)) = (name.parse(), entry.metadata()) {
-                found.push((digest, metadata.len()));
-            }
+        for algorithm in Algorithm::ALL {
+            self.list_blobs(algorithm, &mut found)?;
         }
         found.sort_unstable();
         Ok(found)
+    }
+
+    fn list_blobs(&self, algorithm: Algorithm, found: &mut Vec<(Digest, u64)>) -> Result<()> {
+        let directory = self.blobs().join(algorithm.name());
+        let entries = match std::fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            // Most layouts have no sha512.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(Error::io("read", &directory)(error)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(Error::io("read", &directory))?;
+            let digest = entry.file_name().to_str().map(|name| format!("{algorithm}:{name}").parse());
+            // Another process may have removed it meanwhile.
+            if let (Some(Ok(digest)), Ok(metadata)) = (digest, entry.metadata()) {
+                found.push((digest, metadata.len()));
+            }
+        }
+        Ok(())
     }
 
     /// Removes what killed writers left.
@@ -157,11 +167,12 @@ impl Layout {
     /// # Errors
     /// [`Error::Io`].
     pub fn sweep(&self) -> Result<()> {
-        lock::sweep(&self.root.join("blobs"))
+        lock::sweep(&self.blobs())
     }
 
     fn reverify(&self, journal: &Journal, digest: &Digest) -> Result<Option<u64>> {
-        let (found, size) = Digest::of_reader(self.open_file(&format!("blobs/sha256/{}", digest.hex()))?)
+        let file = self.open_file(&format!("blobs/{}", digest.path()))?;
+        let (found, size) = Digest::of_reader(file, digest.algorithm())
             .map_err(Error::io("read", &self.blob_path(digest)))?;
         if found == *digest {
             journal.record(&Journal::blob(digest))?;
@@ -171,8 +182,18 @@ impl Layout {
         Ok(None)
     }
 
+    /// Where blobs are, by algorithm, and where files are written that will be renamed.
     fn blobs(&self) -> PathBuf {
-        self.root.join("blobs/sha256")
+        self.root.join("blobs")
+    }
+
+    /// Makes the directory of an algorithm's blobs.
+    fn make_place(&self, algorithm: Algorithm) -> Result<()> {
+        let place = self.blobs().join(algorithm.name());
+        if place.is_dir() {
+            return Ok(());
+        }
+        std::fs::create_dir_all(&place).map_err(Error::io("create", &place))
     }
 
     fn check_version(&self) -> Result<()> {

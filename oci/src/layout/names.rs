@@ -140,7 +140,7 @@ impl Layout {
             return Ok(());
         }
         let bytes = serde_json::to_vec(&index).expect("a value serialises");
-        let mut temporary = TemporaryFile::create(&self.root.join("blobs"))?;
+        let mut temporary = TemporaryFile::create(&self.blobs())?;
         temporary.file.write_all(&bytes).map_err(Error::io("write", &path))?;
         temporary.file.sync_all().map_err(Error::io("fsync", &path))?;
         temporary.persist(&path)

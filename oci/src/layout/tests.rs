@@ -112,6 +112,29 @@ fn cache_05_a_flipped_bit_is_noticed_by_every_reader() {
 }
 
 #[test]
+fn copies_are_verified_and_errors_name_their_side() {
+    let ((_one, from), (_two, to)) = (layout(), layout());
+    let bytes = vec![7; 300_000];
+    let digest = from.put(&bytes).unwrap();
+    let descriptor = document::descriptor("a/b", digest, 300_000);
+    to.copy_from(&from, &descriptor).unwrap();
+    assert_eq!(to.read_verified(&descriptor, 300_000).unwrap(), bytes);
+    to.remove(&digest).unwrap();
+    // As much on disk as was promised, but other bytes.
+    std::fs::write(from.blob_path(&digest), vec![8; 300_000]).unwrap();
+    match to.copy_from(&from, &descriptor) {
+        Err(Error::Damaged { path, .. }) => assert_eq!(path, from.blob_path(&digest)),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(to.blobs_in_store().unwrap(), []);
+    from.put(b"abc").unwrap();
+    std::fs::remove_dir_all(to.root().join("blobs")).unwrap();
+    let other = document::descriptor("a/b", Digest::of(b"abc"), 3);
+    let error = to.copy_from(&from, &other).unwrap_err();
+    assert!(matches!(&error, Error::Io { path, .. } if path.starts_with(to.root())), "{error:?}");
+}
+
+#[test]
 fn img_11_nothing_is_followed_out_of_a_layout() {
     let (directory, layout) = layout();
     let outside = directory.path().join("outside");

@@ -11,13 +11,13 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 pub use content::Content;
-use sha2::{Digest as _, Sha256};
 
+use crate::DiffId;
 use crate::compress::{self, Encoding};
+use crate::digest::{Algorithm, Hasher};
 use crate::layer::index::{INLINE_LIMIT, INLINE_PATHS};
 use crate::layer::writer::{self, WriteError};
 use crate::layer::{ContentHash, Entry, Kind, LayerIndex};
-use crate::{DiffId, Digest};
 
 /// An entry with the bytes of its file.
 #[derive(Debug)]
@@ -94,7 +94,7 @@ pub struct Packer<W> {
     encoder: compress::Encoder<W>,
     headers: writer::Encoder,
     header: Vec<u8>,
-    diff_id: Sha256,
+    diff_id: Hasher,
     /// How much of the encoder's current chunk is part of `diff_id` already.
     hashed: usize,
     tar_size: u64,
@@ -109,7 +109,7 @@ impl<W: Write + Send + 'static> Packer<W> {
             encoder: compress::Encoder::new(output, encoding),
             headers: writer::Encoder::default(),
             header: Vec::new(),
-            diff_id: Sha256::new(),
+            diff_id: Algorithm::Sha256.hasher(),
             hashed: 0,
             tar_size: 0,
             entries: Vec::new(),
@@ -145,11 +145,10 @@ impl<W: Write + Send + 'static> Packer<W> {
     pub fn finish(mut self) -> Result<Packed<W>, PackError> {
         self.write(&writer::END).map_err(PackError::Blob)?;
         self.hash_chunk();
-        let digest = Digest::from_bytes(self.diff_id.finalize().into());
         let output = self.encoder.finish().map_err(PackError::Blob)?;
         Ok(Packed {
             index: LayerIndex::from_sorted(self.entries, self.inline),
-            diff_id: DiffId(digest),
+            diff_id: DiffId(self.diff_id.finish()),
             tar_size: self.tar_size,
             output,
         })

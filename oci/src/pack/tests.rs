@@ -1,6 +1,7 @@
 //! Packing from memory and from files: identities, changes under way, and what comes back.
 
 use super::*;
+use crate::Digest;
 use crate::compress::Decoder;
 use crate::layer::{Limits, Member, Reader};
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::header::{CONTENT_RANGE, HeaderValue, RANGE};
 use reqwest::{Method, StatusCode};
-use sha2::{Digest as _, Sha256};
 
 use super::answer::Answer;
 use super::client::{Client, Request, Retrier, error};
@@ -14,6 +13,7 @@ use super::endpoint::Endpoint;
 use super::error::{Action, Error, Problem};
 use super::event::Event;
 use super::pull::{pull_subject, sources};
+use crate::digest::Hasher;
 use crate::{Digest, Reference};
 
 impl Client {
@@ -43,7 +43,7 @@ impl Client {
             sources,
             digest,
             size,
-            hasher: Sha256::new(),
+            hasher: digest.algorithm().hasher(),
             offset: 0,
             settled: 0,
             complete: size == 0,
@@ -107,7 +107,7 @@ pub struct BlobStream {
     sources: Vec<Endpoint>,
     digest: Digest,
     size: u64,
-    hasher: Sha256,
+    hasher: Hasher,
     /// Bytes that are hashed.
     offset: u64,
     /// `offset` at the last failure.
@@ -209,7 +209,7 @@ impl BlobStream {
     }
 
     fn verify(&self) -> Result<(), Problem> {
-        let actual = Digest::from_bytes(self.hasher.clone().finalize().into());
+        let actual = self.hasher.clone().finish();
         if actual == self.digest {
             return Ok(());
         }

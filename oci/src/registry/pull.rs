@@ -11,6 +11,7 @@ use super::endpoint::{Endpoint, Role};
 use super::error::{Action, Error, Problem};
 use super::event::Event;
 use super::token::Scopes;
+use crate::digest::Algorithm;
 use crate::document::{self, Config, INDEX_DEPTH, Index, Manifest, Root};
 use crate::media_type::ACCEPTED_MANIFESTS;
 use crate::{Digest, Platform, Reference};
@@ -117,7 +118,8 @@ impl Client {
                     let request = manifest_request(Method::GET, endpoint, subject, reference)?;
                     let mut answer = self.send(endpoint, &request).await?;
                     let raw = answer.body(self.settings().limits.manifest, "manifest").await?;
-                    Ok(Some(Digest::of(&raw)))
+                    let asked = reference.digest.map_or(Algorithm::Sha256, |digest| digest.algorithm());
+                    Ok(Some(asked.digest(&raw)))
                 }
             },
             _ => Err(self.rejected(endpoint, subject, answer).await),
@@ -153,7 +155,7 @@ impl Client {
         let subject = pull_subject(endpoint, reference);
         let request = manifest_request(Method::GET, endpoint, &subject, reference)?;
         let mut retrier = self.retrier(&request.url, "manifest");
-        let (raw, media_type) = loop {
+        let (raw, media_type, algorithm) = loop {
             let answer = self.send(endpoint, &request).await?;
             // A body that breaks off is asked for again as a whole.
             match self.manifest_body(endpoint, &subject, reference, answer).await {
@@ -166,7 +168,8 @@ impl Client {
         }
         let declared =
             descriptor.map(|descriptor| descriptor.media_type().as_ref()).or(media_type.as_deref());
-        Root::parse(raw, declared).map_err(|source| Problem::Document { source })
+        let root = Root::parse(raw, declared).map_err(|source| Problem::Document { source })?;
+        Ok(root.digested_by(algorithm))
     }
 
     async fn manifest_body(
@@ -175,7 +178,7 @@ impl Client {
         subject: &Subject,
         reference: &Reference,
         mut answer: Answer,
-    ) -> Result<(Bytes, Option<String>), Problem> {
+    ) -> Result<(Bytes, Option<String>, Algorithm), Problem> {
         match answer.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => {
@@ -190,14 +193,17 @@ impl Client {
             let (host, received) = (answer.host(), raw.len() as u64);
             return Err(Problem::Truncated { host, what: "manifest".to_owned(), received, size: length });
         }
-        let actual = Digest::of(&raw);
-        for expected in [reference.digest, claimed_digest(&answer)].into_iter().flatten() {
+        let claims = [reference.digest, claimed_digest(&answer)];
+        for expected in claims.into_iter().flatten() {
+            let actual = expected.algorithm().digest(&raw);
             if expected != actual {
                 let host = answer.host();
                 return Err(Problem::Digest { host, what: "manifest".to_owned(), expected, actual });
             }
         }
-        Ok((raw, answer.header(CONTENT_TYPE).map(str::to_owned)))
+        let known_by = claims.into_iter().flatten().next();
+        let algorithm = known_by.map_or(Algorithm::Sha256, |digest| digest.algorithm());
+        Ok((raw, answer.header(CONTENT_TYPE).map(str::to_owned), algorithm))
     }
 
     /// Reads the whole of a small blob that a manifest of `reference`'s repository names.
@@ -253,7 +259,7 @@ pub(super) fn digest_of(descriptor: &document::Descriptor) -> Result<Digest, Pro
     })
 }
 
-fn manifest_request(
+pub(super) fn manifest_request(
     method: Method,
     endpoint: &Endpoint,
     subject: &Subject,
@@ -266,7 +272,7 @@ fn manifest_request(
     Ok(request)
 }
 
-/// The digest a registry claims, where it is one of ours; sha512 is not verified and so not believed.
+/// The digest a registry claims, where it is one that can be verified.
 fn claimed_digest(answer: &Answer) -> Option<Digest> {
     answer.header(CONTENT_DIGEST)?.parse().ok()
 }

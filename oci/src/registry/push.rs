@@ -17,6 +17,7 @@ use super::endpoint::Endpoint;
 use super::error::{Action, Error, Problem};
 use super::event::Way;
 use super::pull::CONTENT_DIGEST;
+use super::referrers::Referrer;
 use super::token::Scopes;
 use crate::{Digest, Reference};
 
@@ -179,7 +180,8 @@ impl Client {
         let mut missing = Vec::new();
         for tag in &root.tags {
             let reference = Reference { tag: Some(tag.clone()), ..plan.target.clone() };
-            if self.remote_digest(endpoint, subject, &reference).await? != Some(root.digest) {
+            let found = self.remote_digest(endpoint, subject, &reference).await?;
+            if !found.is_some_and(|found| found.is_of(&root.raw)) {
                 missing.push(tag.clone());
             }
         }
@@ -259,14 +261,17 @@ impl Client {
             StatusCode::CREATED | StatusCode::OK | StatusCode::ACCEPTED => {}
             _ => return Err(self.rejected(endpoint, subject, answer).await),
         }
-        match answer.header(CONTENT_DIGEST).and_then(|text| text.parse::<Digest>().ok()) {
-            Some(actual) if actual != document.digest => Err(Problem::Digest {
-                host: answer.host(),
-                what: "stored manifest".to_owned(),
-                expected: document.digest,
-                actual,
-            }),
-            _ => Ok(()),
+        if let Some(actual) = answer.header(CONTENT_DIGEST).and_then(|text| text.parse::<Digest>().ok())
+            && !actual.is_of(&document.raw)
+        {
+            let (host, what) = (answer.host(), "stored manifest".to_owned());
+            return Err(Problem::Digest { host, what, expected: document.digest, actual });
+        }
+        match Referrer::of(document) {
+            Some(referrer) => {
+                self.list_referrer(endpoint, subject, &plan.target, &referrer, &answer).await
+            }
+            None => Ok(()),
         }
     }
 }

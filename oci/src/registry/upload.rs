@@ -259,12 +259,17 @@ impl Transfer<'_> {
             return self.refused(answer).await;
         }
         match answer.header(CONTENT_DIGEST).and_then(|text| text.parse::<Digest>().ok()) {
-            Some(actual) if actual != self.upload.digest => Err(Problem::Digest {
-                host: answer.host(),
-                what: "stored layer".to_owned(),
-                expected: self.upload.digest,
-                actual,
-            }),
+            // A registry may have its own digest for what was sent under another algorithm's.
+            Some(actual)
+                if actual != self.upload.digest && actual.algorithm() == self.upload.digest.algorithm() =>
+            {
+                Err(Problem::Digest {
+                    host: answer.host(),
+                    what: "stored layer".to_owned(),
+                    expected: self.upload.digest,
+                    actual,
+                })
+            }
             _ => Ok(Step::Done),
         }
     }

@@ -45,7 +45,7 @@ struct State {
 }
 
 impl Journal {
-    /// Returns the object of a blob.
+    /// Returns the object of a blob; the length of its digits says of which algorithm they are.
     pub fn blob(digest: &Digest) -> String {
         format!("blob/{}", digest.hex())
     }
@@ -158,7 +158,10 @@ impl Journal {
 
 fn object_path(root: &Path, object: &str) -> PathBuf {
     match object.split_once('/') {
-        Some(("blob", hex)) => root.join("images/blobs/sha256").join(hex),
+        Some(("blob", hex)) => match Digest::from_hex(hex) {
+            Some(digest) => root.join("images/blobs").join(digest.path()),
+            None => root.join("missing"),
+        },
         Some(("layer", id)) => root.join("layers").join(id),
         _ => root.join("missing"),
     }

@@ -108,7 +108,7 @@ impl Store {
     /// Returns what each kind takes. What cannot be read, or vanishes meanwhile, does not count.
     pub fn usage(&self) -> Vec<(Kind, Usage)> {
         let all = [
-            (Kind::Blobs, vec!["images/blobs/sha256"]),
+            (Kind::Blobs, vec!["images/blobs/sha256", "images/blobs/sha512"]),
             (Kind::Layers, vec!["layers"]),
             (Kind::Records, vec!["steps", "index", "packed", "sources", "contexts", "marks"]),
             (Kind::Mounts, vec!["mounts"]),

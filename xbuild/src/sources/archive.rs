@@ -11,6 +11,7 @@ use std::path::Path;
 use executor::layers::Flavour;
 use executor::{tree, unpack};
 use oci::compress::{Decoder, Format};
+use oci::digest::Algorithm;
 use oci::layer::{self, Kind, Limits, Member, MergedView};
 
 use super::SourceError;
@@ -83,7 +84,7 @@ pub fn unpack(
     let failed = SourceError::archive(what);
     let unreadable = |error: io::Error| failed(ArchiveProblem::Tar(error.into()));
     let mut scan =
-        layer::scan(decoded(file).map_err(unreadable)?, limits).map_err(|error| failed(error.into()))?;
+        layer::scan(decoded(file).map_err(unreadable)?, limits, Algorithm::Sha256).map_err(|error| failed(error.into()))?;
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     for member in &mut scan.members {
         check(member).map_err(&failed)?;
@@ -110,7 +111,7 @@ pub fn newest_entry(file: &mut File, limits: Limits) -> Option<i64> {
     if recognise(&start) != Content::Archive {
         return None;
     }
-    Some(layer::scan(decoded(file).ok()?, limits).ok()?.members).and_then(|members| newest(&members))
+    Some(layer::scan(decoded(file).ok()?, limits, Algorithm::Sha256).ok()?.members).and_then(|members| newest(&members))
 }
 
 fn newest(members: &[Member]) -> Option<i64> {

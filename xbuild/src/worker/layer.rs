@@ -198,7 +198,8 @@ impl Layers {
         }
         let size = blob.descriptor.size();
         self.store.check_space(size)?;
-        let writer = self.registries.client().pull_blob(remote, digest, size, layout.writer()?).await?;
+        let writer = layout.writer_by(digest.algorithm())?;
+        let writer = self.registries.client().pull_blob(remote, digest, size, writer).await?;
         writer.finish_expecting(&digest, size)?;
         Ok(())
     }
@@ -270,7 +271,7 @@ impl Layers {
         let root = self.store.root().to_owned();
         blocking(move || {
             let failed = |error| StepError::layer(error, &root);
-            let scan = layers.scan_blob(&blob.descriptor).map_err(failed)?;
+            let scan = layers.scan_blob(&blob.descriptor, blob.diff_id.0.algorithm()).map_err(failed)?;
             let resolved = resolved(&scan, &below, &blob)?;
             let index = Arc::new(resolved.index.clone());
             layers.put_index(id_of(&resolved, ids), &index).map_err(failed)?;
@@ -363,11 +364,11 @@ impl Layers {
         self.download(&blob).await?;
         self.store.check_space(blob.descriptor.size())?;
         let layers = self.layers.clone();
-        let tar = blob.descriptor.clone();
+        let (tar, algorithm) = (blob.descriptor.clone(), blob.diff_id.0.algorithm());
         let root = self.store.root().to_owned();
         let streamed = blocking(move || {
             let failed = |error| StepError::layer(error, &root);
-            layers.open_tar(&tar).and_then(|tar| layers.stream(tar)).map_err(failed)
+            layers.open_tar(&tar).and_then(|tar| layers.stream(tar, algorithm)).map_err(failed)
         })
         .await?;
         // Only a layer that does not stand for itself needs what is below it.

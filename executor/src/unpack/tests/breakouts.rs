@@ -44,7 +44,7 @@ fn check(members: &[(&str, u8, &str)], expect: Result<&[&str], &str>) {
     std::fs::write(&outside, "untouched").unwrap();
     std::fs::set_permissions(&outside, PermissionsExt::from_mode(0o700)).unwrap();
     let bytes = tar(members);
-    let result = oci::layer::scan(&bytes[..], Limits::default())
+    let result = oci::layer::scan(&bytes[..], Limits::default(), oci::digest::Algorithm::Sha256)
         .map_err(|error| error.to_string())
         .and_then(|scan| {
             let view = oci::layer::MergedView::default();

@@ -1,5 +1,6 @@
 //! Packed, unpacked and packed again gives the same bytes.
 
+use oci::digest::Algorithm;
 use oci::layer::{Device, Mtime, Xattrs};
 use proptest::prelude::*;
 
@@ -95,7 +96,7 @@ proptest! {
         unpack_index(from_plan.root.as_fd(), &index, Flavour::Root, &mut content).unwrap();
         prop_assert!(pack_again(&from_plan.root).1 == packed.output);
         let (files, streamed_root) = (super::scratch(), super::scratch());
-        let streamed = stream(files.root.as_fd(), &packed.output[..], Limits::default(), Flavour::Root).unwrap();
+        let streamed = stream(files.root.as_fd(), &packed.output[..], Limits::default(), Algorithm::Sha256, Flavour::Root).unwrap();
         let resolved = oci::layer::resolve(&streamed.scan).unwrap();
         let below = &mut |_, _: &Path| Err(io::ErrorKind::NotFound.into());
         let (to, from) = (streamed_root.root.as_fd(), files.root.as_fd());
