@@ -111,6 +111,17 @@ pub enum CopyError {
     /// A directory cannot land where something else is.
     #[error("cannot copy to non-directory: {}", rooted(.0))]
     NotDirectory(PathBuf),
+    /// WORKDIR leads to or through something that is no directory.
+    #[error(
+        "cannot work in {}: {} exists and is no directory — choose another path, or remove it in a RUN before",
+        rooted(.path), rooted(.found)
+    )]
+    Workdir {
+        /// What WORKDIR says.
+        path: PathBuf,
+        /// What is in the way.
+        found: PathBuf,
+    },
     /// A file cannot land where a directory is.
     #[error("cannot replace directory {} with a file", rooted(.0))]
     IsDirectory(PathBuf),
@@ -242,6 +253,7 @@ impl CopyError {
             }
             Self::NotFound { .. }
             | Self::NotDirectory(_)
+            | Self::Workdir { .. }
             | Self::IsDirectory(_)
             | Self::Archive { .. }
             | Self::Member { .. }

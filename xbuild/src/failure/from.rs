@@ -121,6 +121,33 @@ fn step_class(failure: &StepFailure) -> Class {
     }
 }
 
+/// Makes the failure of a program that `xbuild run` was to start: its exit codes are those of shells.
+pub fn program(error: SandboxError) -> Failure {
+    let class = match &error {
+        SandboxError::Step(StepFailure::ProgramNotFound { .. } | StepFailure::InterpreterNotFound { .. }) => {
+            Class::NotFound
+        }
+        SandboxError::Step(
+            StepFailure::ProgramDenied { .. } | StepFailure::ProgramFormat { .. } | StepFailure::Exec { .. },
+        ) => Class::NotExecutable,
+        SandboxError::Step(
+            StepFailure::Setup { .. }
+            | StepFailure::NotADirectory { .. }
+            | StepFailure::ForbiddenTarget { .. }
+            | StepFailure::MountKind { .. }
+            | StepFailure::MountSource { .. }
+            | StepFailure::WorkingDirectory { .. },
+        )
+        | SandboxError::Namespace { .. }
+        | SandboxError::ForbiddenTarget { .. }
+        | SandboxError::Invalid { .. }
+        | SandboxError::Call { .. }
+        | SandboxError::SpawnerGone
+        | SandboxError::Stuck { .. } => sandbox_class(&error),
+    };
+    Failure::new(class, &[&chain(&error)])
+}
+
 /// The class of a step's error, and its line without the step's name.
 impl From<&StepError> for Failure {
     fn from(error: &StepError) -> Self {

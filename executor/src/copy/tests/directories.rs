@@ -222,6 +222,18 @@ fn workdir_makes_what_is_missing() {
     check_workdir("/l/x", "", &["l -> /real", "real/"], &["real/ 755 0:0", "real/x/ 755 0:0"]);
     check_workdir("/l", "", &["l -> /real", "real/"], &[]);
     check_workdir("/l", "", &["l -> gone"], &["gone/ 755 0:0"]);
-    check_workdir("/f/x", "", &["f"], &["error: cannot copy to non-directory: \"/f\""]);
-    check_workdir("/f", "", &["f"], &["error: cannot copy to non-directory: \"/f\""]);
+}
+
+#[test]
+fn workdir_says_what_is_in_its_way() {
+    let check = |path: &str, parent: &[&str], found: &str| {
+        let error = format!(
+            "error: cannot work in \"{path}\": \"{found}\" exists and is no directory — choose another path, or remove it in a RUN before"
+        );
+        check_workdir(path, "", parent, &[&error]);
+    };
+    check("/f/x", &["f"], "/f");
+    check("/f", &["f"], "/f");
+    check("/l", &["l -> /f", "f"], "/f");
+    check("/d/../f/x/y", &["d/", "f"], "/f");
 }
