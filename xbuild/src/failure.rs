@@ -30,6 +30,10 @@ pub enum Class {
     Environment,
     /// A bug.
     Internal,
+    /// The program of `xbuild run` cannot be executed.
+    NotExecutable,
+    /// The program of `xbuild run` is not in the image.
+    NotFound,
     /// A signal ended the command.
     Signal(i32),
 }
@@ -48,6 +52,9 @@ impl Class {
             Self::Store => 9,
             Self::Environment => 10,
             Self::Internal => 70,
+            // As shells and docker have it (POSIX, Shell Command Language 2.8.2).
+            Self::NotExecutable => 126,
+            Self::NotFound => 127,
             Self::Signal(signal) => u8::try_from(128 + signal).unwrap_or(255),
         }
     }
@@ -65,6 +72,8 @@ impl Class {
             Self::Store => "store",
             Self::Environment => "environment",
             Self::Internal => "internal",
+            Self::NotExecutable => "not-executable",
+            Self::NotFound => "not-found",
             Self::Signal(_) => "signal",
         }
     }

@@ -16,7 +16,7 @@ use oci::{Platform, Store};
 
 use crate::args::RunArgs;
 use crate::bases::{Bases, Pull};
-use crate::failure::{Class, Failure};
+use crate::failure::{self, Class, Failure};
 use crate::image::{self, StoredImage};
 use crate::options::{self, RegistryOptions, usage, variable};
 use crate::worker::build::Build;
@@ -194,7 +194,7 @@ async fn start(spawner: &Spawner, spec: &StepSpec) -> Result<u8, Failure> {
             (ended.await, Some(signal))
         }
     };
-    let end = ended.expect("waiting does not panic")?;
+    let end = ended.expect("waiting does not panic").map_err(failure::from::program)?;
     Ok(match (signal, end.status) {
         (Some(signal), _) => Class::Signal(signal).code(),
         (None, ExitStatus::Code(code)) => u8::try_from(code & 0xff).unwrap_or(255),

@@ -1,7 +1,7 @@
 //! What a RUN step sees, what of it lands in the layer, and what a kill leaves.
 
-use std::io::BufRead as _;
-use std::process::Stdio;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, ChildStderr, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::harness::{Scratch, listing, tool};
@@ -146,12 +146,33 @@ fn run_passes_on_exit_codes_and_signals() {
         let mut command = scratch.command(&["run", "busybox", "sh", "-c", "echo started; exec sleep 60"]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
-        std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let start = Instant::now();
         tool("kill", &[signal, &child.id().to_string()]);
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{output:?}");
         assert!(start.elapsed() < Duration::from_secs(15));
+    }
+}
+
+#[test]
+fn run_tells_a_missing_program_from_one_that_cannot_be_executed() {
+    let scratch = Scratch::new().with_busybox();
+    let check = |command: &[&str], code: i32, fragment: &str| {
+        scratch.xbuild(&[&["run", "busybox"], command].concat()).fails(code, &[fragment]);
+    };
+    check(&["nosuch"], 127, "nosuch: no such file in the image");
+    check(&["/bin/nosuch"], 127, "/bin/nosuch: no such file in the image");
+    check(&["/etc/passwd"], 126, "permission denied");
+    check(&["/etc"], 126, "permission denied");
+    let text = "FROM busybox\nRUN printf '#!/no/sh\\n' > /s && printf junk > /j && chmod +x /s /j\n";
+    scratch.build(&scratch.context("c", &[("Dockerfile", text)]), &["-t", "app"]).ok();
+    scratch.xbuild(&["run", "app", "/s"]).fails(127, &["/no/sh does not exist"]);
+    scratch.xbuild(&["run", "app", "/j"]).fails(126, &["exec format error"]);
+    // The program's own codes are nothing to tell about.
+    for code in [5, 126, 127] {
+        let run = scratch.xbuild(&["run", "busybox", "sh", "-c", &format!("exit {code}")]);
+        assert_eq!((run.code, run.stderr.as_str()), (code, ""));
     }
 }
 
@@ -163,19 +184,25 @@ fn a_changed_image_of_run_leaves_the_store_alone() {
     assert_eq!(run.code, 1, "{run:?}");
 }
 
-#[test]
-fn an_interrupted_build_ends_its_step_and_keeps_what_is_done() {
-    let scratch = Scratch::new().with_busybox();
-    let text = "FROM busybox\nRUN echo done > /done\nRUN echo waiting; sleep 60\n";
+/// Starts a build and returns when a step of it says that it is waiting, with the rest of the progress.
+fn start_and_wait(scratch: &Scratch, text: &str) -> (Child, BufReader<ChildStderr>) {
     let context = scratch.context("c", &[("Dockerfile", text)]);
     let arguments = ["build", "--network", "host", "--progress", "plain", context.to_str().unwrap()];
     let mut child = scratch.command(&arguments).stderr(Stdio::piped()).spawn().unwrap();
-    let mut err = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut err = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
     while !line.ends_with("waiting\n") {
         line.clear();
         assert!(err.read_line(&mut line).unwrap() > 0, "the build ended");
     }
+    (child, err)
+}
+
+#[test]
+fn an_interrupted_build_ends_its_step_and_keeps_what_is_done() {
+    let scratch = Scratch::new().with_busybox();
+    let text = "FROM busybox\nRUN echo done > /done\nRUN echo waiting; sleep 60\n";
+    let (mut child, mut err) = start_and_wait(&scratch, text);
     let start = Instant::now();
     tool("kill", &["-INT", &child.id().to_string()]);
     let mut rest = String::new();
@@ -191,15 +218,7 @@ fn an_interrupted_build_ends_its_step_and_keeps_what_is_done() {
 fn a_second_signal_does_not_wait_for_a_step_that_ignores_the_first() {
     let scratch = Scratch::new().with_busybox();
     let text = "FROM busybox\nRUN trap '' INT TERM; echo waiting; while :; do sleep 1; done\n";
-    let context = scratch.context("c", &[("Dockerfile", text)]);
-    let arguments = ["build", "--network", "host", "--progress", "plain", context.to_str().unwrap()];
-    let mut child = scratch.command(&arguments).stderr(Stdio::piped()).spawn().unwrap();
-    let mut err = std::io::BufReader::new(child.stderr.take().unwrap());
-    let mut line = String::new();
-    while !line.ends_with("waiting\n") {
-        line.clear();
-        assert!(err.read_line(&mut line).unwrap() > 0, "the build ended");
-    }
+    let (mut child, _err) = start_and_wait(&scratch, text);
     let start = Instant::now();
     for _ in 0..2 {
         tool("kill", &["-INT", &child.id().to_string()]);
