@@ -292,14 +292,14 @@ fn secret_mount(
 
 /// The bytes as they are: an environment holds any but NUL (environ(7)).
 fn variable_of(secret: &SecretMount, data: &[u8]) -> Result<OsString, StepError> {
-    match data.contains(&0) {
-        true => Err(StepError::Unsupported(format!(
+    if data.contains(&0) {
+        return Err(StepError::Unsupported(format!(
             "the secret {:?} holds a NUL byte, which no environment variable can — take it from a file (target=PATH instead of env={})",
             secret.id,
             secret.env.as_deref().unwrap_or_default(),
-        ))),
-        false => Ok(OsStr::from_bytes(data).to_owned()),
+        )));
     }
+    Ok(OsStr::from_bytes(data).to_owned())
 }
 
 fn ssh_mount(

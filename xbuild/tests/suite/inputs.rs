@@ -73,18 +73,7 @@ fn a_missing_context_and_bad_flags_are_told() {
 
 #[test]
 fn no_space_left_in_the_store_is_a_resource_failure_and_leaves_nothing_half_written() {
-    let scratch = Scratch::new();
-    let store = scratch.path().join("small");
-    std::fs::create_dir(&store).unwrap();
-    let mount = std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=24m", "tmpfs", store.to_str().unwrap()])
-        .status()
-        .unwrap();
-    if !mount.success() {
-        crate::skip("mounting a tmpfs is not allowed");
-        return;
-    }
-    let scratch = SmallStore { scratch, store };
+    let Some(scratch) = SmallStore::mount(Scratch::new(), "small", "24m") else { return };
     let big = "x".repeat(1 << 20);
     let files: Vec<_> = (0..40).map(|n| (format!("data/{n}"), format!("{n}{big}"))).collect();
     let mut all: Vec<(&str, &str)> =
@@ -93,14 +82,7 @@ fn no_space_left_in_the_store_is_a_resource_failure_and_leaves_nothing_half_writ
     // Bytes that do not compress, or the layer would fit.
     let context = scratch.scratch.context("c", &all);
     for n in 0..40 {
-        let random: Vec<u8> = std::fs::File::open("/dev/urandom")
-            .and_then(|mut file| {
-                let mut bytes = vec![0; 1 << 20];
-                std::io::Read::read_exact(&mut file, &mut bytes)?;
-                Ok(bytes)
-            })
-            .unwrap();
-        std::fs::write(context.join(format!("data/{n}")), random).unwrap();
+        std::fs::write(context.join(format!("data/{n}")), noise(1 << 20)).unwrap();
     }
     let store = scratch.store.to_str().unwrap();
     let run = crate::harness::finish(std::process::Command::new(env!("CARGO_BIN_EXE_xbuild")).args([
@@ -129,9 +111,52 @@ fn no_space_left_in_the_store_is_a_resource_failure_and_leaves_nothing_half_writ
     assert!(images.stdout.contains("small") && !images.stdout.contains("big"), "{}", images.stdout);
 }
 
+/// Bytes that do not compress.
+fn noise(size: usize) -> Vec<u8> {
+    let mut bytes = vec![0; size];
+    let mut random = std::fs::File::open("/dev/urandom").unwrap();
+    std::io::Read::read_exact(&mut random, &mut bytes).unwrap();
+    bytes
+}
+
+/// A small file system in a scratch directory, unmounted whatever happens.
 struct SmallStore {
     scratch: Scratch,
     store: std::path::PathBuf,
+}
+
+impl SmallStore {
+    /// Mounts it; `None`, with a SKIP, where that is not allowed.
+    fn mount(scratch: Scratch, name: &str, size: &str) -> Option<Self> {
+        let store = scratch.path().join(name);
+        std::fs::create_dir(&store).unwrap();
+        let options = format!("size={size}");
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs", store.to_str().unwrap()])
+            .status()
+            .unwrap();
+        if !mount.success() {
+            crate::skip("mounting a tmpfs is not allowed");
+            return None;
+        }
+        Some(Self { scratch, store })
+    }
+}
+
+#[test]
+fn a_full_store_is_named_when_an_image_of_a_layout_is_copied_into_it() {
+    let other = Scratch::new();
+    let context = other.context("c", &[("Dockerfile", "FROM scratch\nCOPY f /\n")]);
+    std::fs::write(context.join("f"), noise(3 << 20)).unwrap();
+    other.build(&context, &["-t", "base"]).ok();
+    let Some(small) = SmallStore::mount(Scratch::new(), "store", "2m") else { return };
+    let context = small.scratch.context("c", &[("Dockerfile", "FROM base\nLABEL a=b\n")]);
+    let base = format!("base=oci-layout://{}", other.layout().display());
+    let store = small.store.to_str().unwrap();
+    let run = small.scratch.build(&context, &["--build-context", &base]);
+    let run = run.fails(7, &[&format!("no space left in {store}/images"), "--root"]);
+    assert!(!run.stderr.contains(other.layout().to_str().unwrap()), "{}", run.stderr);
+    small.scratch.xbuild(&["images"]).ok();
 }
 
 impl Drop for SmallStore {
@@ -207,18 +232,7 @@ fn build_arguments_that_nothing_takes_are_told() {
 fn a_full_destination_is_named_and_nothing_is_left_in_it() {
     let scratch = Scratch::new().with_busybox();
     let context = scratch.context("c", &[("Dockerfile", "FROM busybox\n")]);
-    let out = scratch.path().join("out");
-    std::fs::create_dir(&out).unwrap();
-    let mount = std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=200k", "tmpfs", out.to_str().unwrap()])
-        .status()
-        .unwrap();
-    if !mount.success() {
-        crate::skip("mounting a tmpfs is not allowed");
-        return;
-    }
-    // Unmounted whatever happens.
-    let scratch = SmallStore { scratch, store: out };
+    let Some(scratch) = SmallStore::mount(scratch, "out", "200k") else { return };
     let (scratch, out) = (&scratch.scratch, scratch.store.to_str().unwrap());
     for kind in ["oci", "docker", "tar"] {
         let output = format!("type={kind},dest={out}/x.tar");

@@ -115,3 +115,21 @@ fn secrets_never_reach_the_store_or_the_log() {
         .unwrap();
     assert_eq!(String::from_utf8_lossy(&grep.stdout), "", "the secret is in the store");
 }
+
+#[test]
+fn a_secret_variable_has_the_secrets_bytes_and_no_nul() {
+    let scratch = Scratch::new().with_busybox();
+    let secret = scratch.path().join("secret");
+    let text = "FROM busybox\nRUN --mount=type=secret,id=s,env=S printf %s \"$S\" > /seen\n";
+    let context = scratch.context("c", &[("Dockerfile", text)]);
+    let source = format!("id=s,src={}", secret.display());
+    let build = |value: &[u8]| {
+        std::fs::write(&secret, value).unwrap();
+        scratch.build(&context, &["--no-cache", "-t", "app", "--secret", &source])
+    };
+    build(b"a\xff\xfe=\n\xc3\xa4").ok();
+    let seen = scratch.xbuild(&["run", "app", "od", "-An", "-tx1", "/seen"]).ok().stdout;
+    assert_eq!(seen.split_whitespace().collect::<String>(), "61fffe3d0ac3a4");
+    let refused = build(b"canary\0b").fails(6, &["\"s\" holds a NUL byte", "target=PATH instead of env=S"]);
+    assert!(!refused.stderr.contains("canary"), "{}", refused.stderr);
+}
