@@ -47,12 +47,24 @@ pub(super) struct Subject {
 }
 
 /// Whether a refused request is worth another try.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Again {
-    /// With what the challenge asks for.
+    /// With what the registry asks for.
     Yes,
+    /// In this other way, which counts for this request only until it has worked.
+    By(Challenge),
     /// There is nothing else to offer.
     No,
+}
+
+/// A 401 to a request.
+pub(super) struct Refused<'a> {
+    /// Headers of the answer.
+    pub headers: &'a HeaderMap,
+    /// What the request carried.
+    pub used: Option<&'a HeaderValue>,
+    /// How many of them the request has met, this one included.
+    pub count: u32,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -64,15 +76,17 @@ impl Keyring {
         lock(&self.doors).entry(endpoint.base.to_string()).or_default().clone()
     }
 
-    /// Returns the `Authorization` of a request; `None` where the registry has not asked for one yet.
+    /// Returns the `Authorization` of a request, in the way `by` or in the registry's usual one; `None` where the
+    /// registry has not asked for one yet.
     pub async fn authorization(
         &self,
         client: &Client,
         endpoint: &Endpoint,
         subject: &Subject,
+        by: Option<&Challenge>,
     ) -> Result<Option<HeaderValue>, Problem> {
         let door = self.door(endpoint);
-        let challenge = lock(&door.challenge).clone();
+        let challenge = by.cloned().or_else(|| lock(&door.challenge).clone());
         match challenge {
             None => Ok(None),
             Some(Challenge::Basic) => match self.credential(client, endpoint, subject).await? {
@@ -87,28 +101,51 @@ impl Keyring {
         }
     }
 
-    /// Takes in a 401 to a request that carried `used`.
-    pub fn refused(
+    /// Takes in a 401.
+    ///
+    /// Harbor asks for Basic as soon as a request has carried a token, whatever is wrong with the token (its
+    /// v2auth middleware). So a new token is tried first, name and password only after that.
+    pub async fn refused(
         &self,
+        client: &Client,
         endpoint: &Endpoint,
         subject: &Subject,
-        headers: &HeaderMap,
-        used: Option<&HeaderValue>,
+        refused: Refused<'_>,
     ) -> Again {
         let door = self.door(endpoint);
-        let Some(asked) = challenge::choose(headers) else { return Again::No };
-        // The token that was refused is dropped, unless another task has fetched a newer one meanwhile.
-        if let Some(used) = used {
-            lock(&door.tokens).retain(|scopes, token| {
-                *scopes != subject.scopes || used.as_bytes() != format!("Bearer {}", token.value).as_bytes()
-            });
+        if let Some(used) = refused.used {
+            forget(&door, subject, used);
         }
-        let again = match (&asked, used) {
-            (Challenge::Basic, Some(used)) if used.as_bytes().starts_with(b"Basic ") => Again::No,
-            (Challenge::Basic | Challenge::Bearer { .. }, _) => Again::Yes,
-        };
-        *lock(&door.challenge) = Some(asked);
-        again
+        let Some(asked) = challenge::choose(refused.headers) else { return Again::No };
+        let with =
+            |scheme: &str| refused.used.is_some_and(|used| used.as_bytes().starts_with(scheme.as_bytes()));
+        let again = refused.count > 1;
+        match asked {
+            Challenge::Basic if with("Basic ") => Again::No,
+            Challenge::Basic if with("Bearer ") && is_bearer(&door) => match again {
+                false => Again::Yes,
+                true if self.has_login(client, endpoint, subject).await => Again::By(Challenge::Basic),
+                true => Again::No,
+            },
+            // A new token for the same scopes would say the same.
+            Challenge::Bearer { .. } if again && challenge::lacks_scope(refused.headers) => Again::No,
+            Challenge::Basic | Challenge::Bearer { .. } => {
+                *lock(&door.challenge) = Some(asked);
+                Again::Yes
+            }
+        }
+    }
+
+    /// Keeps to a way of logging in that has worked.
+    pub fn settle(&self, endpoint: &Endpoint, by: Challenge) {
+        *lock(&self.door(endpoint).challenge) = Some(by);
+    }
+
+    async fn has_login(&self, client: &Client, endpoint: &Endpoint, subject: &Subject) -> bool {
+        match self.credential(client, endpoint, subject).await {
+            Ok(Some(Credential::Login(_) | Credential::RegistryToken(_))) => true,
+            Ok(Some(Credential::IdentityToken(_)) | None) | Err(_) => false,
+        }
     }
 
     /// Returns what was or would be offered to the registry, for messages.
@@ -167,6 +204,17 @@ impl Keyring {
         known.insert(key, found.clone());
         Ok(found)
     }
+}
+
+/// Drops the token that was refused, unless another task has fetched a newer one meanwhile.
+fn forget(door: &Door, subject: &Subject, used: &HeaderValue) {
+    lock(&door.tokens).retain(|scopes, token| {
+        *scopes != subject.scopes || used.as_bytes() != format!("Bearer {}", token.value).as_bytes()
+    });
+}
+
+fn is_bearer(door: &Door) -> bool {
+    matches!(&*lock(&door.challenge), Some(Challenge::Bearer { .. }))
 }
 
 /// Looks the credential of `registry/repository` up: command line, then environment, then files.

@@ -41,6 +41,12 @@ pub fn choose(headers: &HeaderMap) -> Option<Challenge> {
     bearer.or(found.first()).cloned()
 }
 
+/// Returns whether a token was refused for what it does not allow (RFC 6750 §3.1), not for its age.
+pub fn lacks_scope(headers: &HeaderMap) -> bool {
+    let texts = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+    texts.filter(|text| text.len() <= MAX_BYTES).any(|text| text.contains("\"insufficient_scope\""))
+}
+
 /// Parses one header value, which may hold several challenges. Malformed ones are left out.
 fn parse(text: &str) -> Vec<Challenge> {
     let mut challenges = Vec::new();
@@ -155,6 +161,19 @@ mod tests {
         check(&["=,=,="], None);
         check(&[&"x".repeat(MAX_BYTES + 1)], None);
         check(&[&"Basic, ".repeat(1000)], Some(Challenge::Basic));
+    }
+
+    #[test]
+    fn a_scope_that_is_missing_is_told_from_a_token_that_is_old() {
+        for (text, expected) in [
+            (r#"Bearer realm="https://h/t",error="insufficient_scope""#, true),
+            (r#"Bearer realm="https://h/t",error="invalid_token""#, false),
+            (r#"Basic realm="insufficient_scope, no""#, false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.append(WWW_AUTHENTICATE, text.parse().unwrap());
+            assert_eq!(lacks_scope(&headers), expected, "{text}");
+        }
     }
 
     proptest! {

@@ -12,9 +12,9 @@ use reqwest::{Method, RequestBuilder, StatusCode, Url};
 
 use super::address::Authority;
 use super::answer::{self, Answer};
-use super::auth::{Again, Keyring, Subject};
+use super::auth::{Again, Keyring, Refused, Subject};
 use super::body::Payload;
-use super::connections::{Connections, shown};
+use super::connections::{Connections, Sharing, shown};
 use super::endpoint::{Endpoint, host_of};
 use super::error::{Action, Error, Problem, Refusal, Transient};
 use super::event::{Event, Events};
@@ -36,6 +36,10 @@ struct Inner {
     slots: tokio::sync::Semaphore,
 }
 
+/// Refusals of one request that are answered with a login: the first, which only asks for one, and three tokens
+/// that end under the request.
+const MAX_CHALLENGES: u32 = 4;
+
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Client")
@@ -48,6 +52,7 @@ pub(super) struct Request {
     pub url: Url,
     pub headers: HeaderMap,
     pub payload: Payload,
+    pub sharing: Sharing,
     pub subject: Subject,
     /// What it is about, for messages: `manifest`, `layer sha256:…`.
     pub what: String,
@@ -60,6 +65,7 @@ impl Request {
             url,
             headers: HeaderMap::new(),
             payload: Payload::Empty,
+            sharing: Sharing::Agreed,
             subject: subject.clone(),
             what: what.into(),
         }
@@ -153,25 +159,24 @@ impl Client {
 
     /// Sends `request` once, following redirects and answering challenges.
     pub(super) async fn exchange(&self, endpoint: &Endpoint, request: &Request) -> Result<Answer, Problem> {
+        let keyring = &self.0.keyring;
         let mut url = request.url.clone();
-        let (mut hops, mut challenges) = (0, 0);
+        let (mut hops, mut challenges, mut by) = (0, 0, None);
         loop {
             let authorization = match is_own(endpoint, &url) {
-                true => self.0.keyring.authorization(self, endpoint, &request.subject).await?,
+                true => keyring.authorization(self, endpoint, &request.subject, by.as_ref()).await?,
                 false => None,
             };
             let answer = self.exchange_at(endpoint, request, &url, authorization.clone()).await?;
             match answer.status() {
-                StatusCode::UNAUTHORIZED if is_own(endpoint, &url) && challenges < 2 => {
+                StatusCode::UNAUTHORIZED if is_own(endpoint, &url) && challenges < MAX_CHALLENGES => {
                     challenges += 1;
-                    let again = self.0.keyring.refused(
-                        endpoint,
-                        &request.subject,
-                        answer.headers(),
-                        authorization.as_ref(),
-                    );
-                    if again == Again::No {
-                        return Ok(answer);
+                    let used = authorization.as_ref();
+                    let refused = Refused { headers: answer.headers(), used, count: challenges };
+                    match keyring.refused(self, endpoint, &request.subject, refused).await {
+                        Again::Yes => by = None,
+                        Again::By(other) => by = Some(other),
+                        Again::No => return Ok(answer),
                     }
                     answer.discard().await;
                 }
@@ -180,7 +185,12 @@ impl Client {
                     url = self.next_hop(&answer, &url, hops)?;
                     answer.discard().await;
                 }
-                _ => return Ok(answer),
+                status => {
+                    if let Some(by) = by.filter(|_| status.is_success()) {
+                        keyring.settle(endpoint, by);
+                    }
+                    return Ok(answer);
+                }
             }
         }
     }
@@ -209,7 +219,7 @@ impl Client {
         url: &Url,
         authorization: Option<HeaderValue>,
     ) -> Result<Answer, Problem> {
-        let http = self.connections().client(self.settings(), endpoint, url)?;
+        let http = self.connections().client_sharing(self.settings(), endpoint, url, request.sharing)?;
         let mut builder = http.request(request.method.clone(), url.clone()).headers(request.headers.clone());
         if let Some(value) = authorization {
             builder = builder.header(AUTHORIZATION, value);

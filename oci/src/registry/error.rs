@@ -36,7 +36,7 @@ impl fmt::Display for Action {
 
 /// One line: what — where and why — what to do.
 #[derive(Debug, thiserror::Error)]
-#[error("{action} {object} — {problem}{}", Hint(*action, problem))]
+#[error("{action} {object} — {problem}{}", Hint(*action, object, problem))]
 pub struct Error {
     /// What was to be done.
     pub action: Action,

@@ -5,21 +5,57 @@ use std::fmt;
 use reqwest::StatusCode;
 
 use super::error::{Action, Message, Offered, Problem, Refusal};
+use crate::Reference;
 use crate::document::DocumentError;
+use crate::reference::DOCKER_HUB;
 
 /// The environment variable from which the binary fills [`super::Settings::allowed`].
 const ALLOW_VARIABLE: &str = "XBUILD_ALLOW_REGISTRY_ADDRESS";
 
 /// Shows what the user can do, with a dash before it; nothing where that is not known.
-pub(super) struct Hint<'a>(pub Action, pub &'a Problem);
+pub(super) struct Hint<'a>(pub Action, pub &'a str, pub &'a Problem);
 
 impl fmt::Display for Hint<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match hint(self.0, self.1) {
+        match place_hint(self.0, self.1, self.2).or_else(|| hint(self.0, self.2)) {
             Some(hint) => write!(f, " — {hint}"),
             None => Ok(()),
         }
     }
+}
+
+/// Returns what is wrong with where an image is to go: Harbor and its like have projects, which must exist, and
+/// answer a name without one with 400, 401 or 404.
+fn place_hint(action: Action, object: &str, problem: &Problem) -> Option<String> {
+    let (status, messages) = match problem {
+        Problem::Status { status, messages, .. } | Problem::Unauthorized { status, messages, .. } => {
+            (status, messages)
+        }
+        _ => return None,
+    };
+    if action == Action::Login || !matches!(status.as_u16(), 400 | 401 | 403 | 404) {
+        return None;
+    }
+    let said = messages.iter().map(|message| message.text.to_ascii_lowercase());
+    if said.into_iter().any(|text| text.contains("project") && text.contains("not found")) {
+        return Some("create the project in the registry, or check its name".to_owned());
+    }
+    let about_place = |code: &str| {
+        matches!(
+            code,
+            "" | "UNAUTHORIZED" | "DENIED" | "FORBIDDEN" | "NOT_FOUND" | "NAME_UNKNOWN" | "NAME_INVALID"
+        )
+    };
+    if !messages.iter().all(|message| about_place(&message.code)) {
+        return None;
+    }
+    let reference: Reference = object.parse().ok()?;
+    let bare = !reference.repository.contains('/') && reference.registry != DOCKER_HUB;
+    let nothing_offered = matches!(problem, Problem::Unauthorized { offered: Offered::Nothing, .. });
+    (action == Action::Push && bare && !nothing_offered).then(|| {
+        let (registry, name) = (reference.registry, reference.repository);
+        format!("may you push there? Registries with projects want {registry}/PROJECT/{name}")
+    })
 }
 
 /// Returns what the user can do, where that is known.
@@ -78,9 +114,20 @@ fn refusal_hint(refusal: &Refusal) -> Option<String> {
     }
 }
 
+const QUOTA: &str = "delete what is not needed there, or ask the registry's administrator for a larger quota";
+
+/// Harbor says "adding … of storage resource, which when updated … will exceed the configured upper limit" without
+/// the word quota.
+fn is_quota(messages: &[Message]) -> bool {
+    messages.iter().any(|message| {
+        let text = message.text.to_ascii_lowercase();
+        text.contains("quota") || text.contains("exceed the configured upper limit")
+    })
+}
+
 fn login_hint(action: Action, offered: &Offered, registry: &str, messages: &[Message]) -> String {
-    if messages.iter().any(|message| message.code == "DENIED" && message.text.contains("quota")) {
-        return "ask the registry's administrator for a larger quota".to_owned();
+    if is_quota(messages) {
+        return QUOTA.to_owned();
     }
     match (action, offered) {
         (Action::Push, Offered::User(user)) => format!("may {user} push there? Else docker login {registry}"),
@@ -100,7 +147,7 @@ fn status_hint(status: StatusCode, messages: &[Message], host: &str) -> Option<S
         429 => Some("try later".to_owned()),
         412 if says("immutable") => Some("the tag is immutable, choose another".to_owned()),
         413 => Some("a proxy before the registry limits request bodies".to_owned()),
-        403 if says("quota") => Some("ask the registry's administrator for a larger quota".to_owned()),
+        403 | 412 | 507 if is_quota(messages) => Some(QUOTA.to_owned()),
         500..=599 => Some("the registry is in trouble, try later".to_owned()),
         _ => None,
     }

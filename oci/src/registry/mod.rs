@@ -3,7 +3,7 @@
 //! In reading order: what a user sets (`settings`), where things are (`endpoint`), what may be connected to
 //! (`address`, `dns`, `connections`, `verify`, `no_nss`), who we are (`credentials`, `helper`, `challenge`,
 //! `token`, `auth`), one exchange (`client`, `answer`, `body`, `retry`), and the two directions (`pull`, `blob`,
-//! `push`, `upload`, `image`). `login` keeps credentials for later. The client stores no blob and draws nothing: it hands
+//! `push`, `upload`, `referrers`, `image`). `login` keeps credentials for later. The client stores no blob and draws nothing: it hands
 //! out verified bytes and events.
 //!
 //! Nothing here reads the environment or a clock that reaches an output.
@@ -29,6 +29,7 @@ pub mod login;
 mod no_nss;
 mod pull;
 mod push;
+mod referrers;
 mod retry;
 pub mod settings;
 mod token;

@@ -1,5 +1,6 @@
 //! Reading documents from registries: names to manifests and configs. Stores nothing.
 
+use base64::Engine as _;
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode};
@@ -232,6 +233,9 @@ impl Client {
             let host = reference.registry_host().to_owned();
             return Err(Problem::TooLarge { host, what: what.to_owned(), limit });
         }
+        if let Some(bytes) = inline(reference, descriptor, digest, what)? {
+            return Ok(bytes);
+        }
         let mut stream = self.blob_stream(reference, digest, size)?;
         let mut bytes = Vec::new();
         while let Some(chunk) = stream.next_chunk().await? {
@@ -239,6 +243,28 @@ impl Client {
         }
         Ok(bytes.into())
     }
+}
+
+/// Returns the content that the descriptor carries itself (image-spec descriptor.md, "Embedded Content"); it must be
+/// what the digest says, because readers that fetch the blob see the other.
+fn inline(
+    reference: &Reference,
+    descriptor: &document::Descriptor,
+    expected: Digest,
+    what: &str,
+) -> Result<Option<Bytes>, Problem> {
+    let Some(data) = descriptor.data() else { return Ok(None) };
+    let (host, what) = (reference.registry_host().to_owned(), format!("{what} inside a manifest"));
+    let decoded = base64::engine::general_purpose::STANDARD.decode(data);
+    let bytes: Bytes = match decoded {
+        Ok(bytes) => bytes.into(),
+        Err(error) => return Err(Problem::Malformed { host, what, detail: error.to_string() }),
+    };
+    let actual = expected.algorithm().digest(&bytes);
+    if actual != expected || bytes.len() as u64 != descriptor.size() {
+        return Err(Problem::Digest { host, what, expected, actual });
+    }
+    Ok(Some(bytes))
 }
 
 pub(super) fn sources(client: &Client, reference: &Reference) -> Result<(Endpoint, Vec<Endpoint>), Problem> {

@@ -268,9 +268,7 @@ impl Client {
             return Err(Problem::Digest { host, what, expected: document.digest, actual });
         }
         match Referrer::of(document) {
-            Some(referrer) => {
-                self.list_referrer(endpoint, subject, &plan.target, &referrer, &answer).await
-            }
+            Some(referrer) => self.list_referrer(endpoint, subject, &plan.target, &referrer, &answer).await,
             None => Ok(()),
         }
     }

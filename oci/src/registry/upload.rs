@@ -14,6 +14,7 @@ use super::event::{Event, Way};
 use super::pull::CONTENT_DIGEST;
 use super::push::{Check, Upload};
 use super::retry::is_transient;
+use crate::digest::Algorithm;
 use crate::{Digest, Reference};
 
 /// The smallest chunk that a registry takes, the last one excepted (distribution-spec, "Chunked uploads").
@@ -198,7 +199,13 @@ impl Transfer<'_> {
     }
 
     async fn begin(&self) -> Result<(Session, u64), Problem> {
-        let request = self.request(Method::POST, self.url("blobs/uploads/")?);
+        let mut url = self.url("blobs/uploads/")?;
+        let algorithm = self.upload.digest.algorithm();
+        if algorithm != Algorithm::Sha256 {
+            // Registries hash while they receive, by sha256 where nothing else is said (distribution-spec, "Chunked").
+            url.query_pairs_mut().append_pair("digest-algorithm", algorithm.name());
+        }
+        let request = self.request(Method::POST, url);
         let answer = self.client.send(self.endpoint, &request).await?;
         match answer.status() {
             StatusCode::ACCEPTED => self.session(&answer, 0),

@@ -1,0 +1,212 @@
+//! The list of what refers to an image, for registries that keep none: an index under the tag `<alg>-<hex>` of the
+//! subject (distribution-spec, "Pushing Manifests with Subject"). Reads and writes that one tag.
+
+use bytes::Bytes;
+use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use reqwest::{Method, StatusCode};
+use serde_json::{Map, Value, json};
+
+use super::answer::Answer;
+use super::auth::Subject;
+use super::body::Payload;
+use super::client::{Client, Request};
+use super::endpoint::Endpoint;
+use super::error::Problem;
+use super::pull::manifest_request;
+use super::push::PushDocument;
+use crate::document::DOCUMENT_LIMIT;
+use crate::media_type::{ManifestKind, OCI_INDEX, manifest_kind};
+use crate::{Digest, Reference};
+
+/// What a registry says that keeps the list itself.
+const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+
+/// Times that a list is written again because somebody else wrote at the same moment.
+const MAX_ROUNDS: u32 = 5;
+
+/// A manifest that refers to another.
+pub(super) struct Referrer {
+    /// What it refers to.
+    subject: Digest,
+    /// Its own digest.
+    digest: Digest,
+    /// Its entry in the list.
+    entry: Value,
+}
+
+impl Referrer {
+    /// Reads what `document` refers to; `None` for nothing.
+    pub fn of(document: &PushDocument) -> Option<Self> {
+        let parsed: Value = serde_json::from_slice(&document.raw).ok()?;
+        let subject = parsed.pointer("/subject/digest")?.as_str()?.parse().ok()?;
+        let mut entry = json!({
+            "mediaType": document.media_type, "digest": document.digest.to_string(), "size": document.raw.len(),
+        });
+        let is_image = manifest_kind(&document.media_type) == Some(ManifestKind::Manifest);
+        let filled = |pointer: &str| {
+            parsed.pointer(pointer).filter(|text| text.as_str().is_some_and(|t| !t.is_empty()))
+        };
+        // An image without a type of its own has its config's; an index has none.
+        let kind = filled("/artifactType").or_else(|| filled("/config/mediaType").filter(|_| is_image));
+        if let Some(kind) = kind {
+            entry["artifactType"] = kind.clone();
+        }
+        if let Some(annotations) = parsed.get("annotations").filter(|value| value.is_object()) {
+            entry["annotations"] = annotations.clone();
+        }
+        Some(Self { subject, digest: document.digest, entry })
+    }
+
+    /// Returns the list's tag: both parts are cut to what fits a tag (distribution-spec, "Referrers Tag Schema").
+    fn tag(&self) -> String {
+        let hex = self.subject.hex();
+        format!("{}-{}", self.subject.algorithm(), &hex[..hex.len().min(64)])
+    }
+}
+
+impl Client {
+    /// Adds `referrer`, which is stored already, to its subject's list, unless the registry's `answer` says that it
+    /// has done so. Lists that are written by two at once are read again until the entry is there.
+    pub(super) async fn list_referrer(
+        &self,
+        endpoint: &Endpoint,
+        subject: &Subject,
+        target: &Reference,
+        referrer: &Referrer,
+        answer: &Answer,
+    ) -> Result<(), Problem> {
+        if answer.headers().contains_key(SUBJECT) {
+            return Ok(());
+        }
+        let list = Reference { tag: Some(referrer.tag()), digest: None, ..target.clone() };
+        for _ in 0..MAX_ROUNDS {
+            let mut index = self.referrers(endpoint, subject, &list).await?;
+            if !append(&mut index, referrer) {
+                return Ok(());
+            }
+            let raw = serde_json::to_vec(&index).expect("a value serialises");
+            if raw.len() as u64 > DOCUMENT_LIMIT {
+                let what = format!("the list of referrers {}", referrer.tag());
+                return Err(Problem::TooLarge { host: endpoint.host(), what, limit: DOCUMENT_LIMIT });
+            }
+            self.put_referrers(endpoint, subject, &list, raw.into()).await?;
+        }
+        let detail = "others keep overwriting it".to_owned();
+        Err(Problem::Malformed {
+            host: endpoint.host(),
+            what: format!("the list {}", referrer.tag()),
+            detail,
+        })
+    }
+
+    async fn referrers(
+        &self,
+        endpoint: &Endpoint,
+        subject: &Subject,
+        list: &Reference,
+    ) -> Result<Value, Problem> {
+        let request = manifest_request(Method::GET, endpoint, subject, list)?;
+        let mut answer = self.send(endpoint, &request).await?;
+        match answer.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => {
+                answer.discard().await;
+                return Ok(json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [] }));
+            }
+            _ => return Err(self.rejected(endpoint, subject, answer).await),
+        }
+        let body = answer.body(self.settings().limits.manifest, "list of referrers").await?;
+        let parsed: Option<Value> = serde_json::from_slice(&body).ok();
+        // Writing over an image that somebody has tagged so would lose it.
+        parsed.filter(|index| index["manifests"].is_array()).ok_or_else(|| Problem::Malformed {
+            host: answer.host(),
+            what: format!("what is tagged {}", list.version()),
+            detail: "it is no index, so what refers to the image cannot be listed there".to_owned(),
+        })
+    }
+
+    async fn put_referrers(
+        &self,
+        endpoint: &Endpoint,
+        subject: &Subject,
+        list: &Reference,
+        raw: Bytes,
+    ) -> Result<(), Problem> {
+        let url = endpoint.url(&list.repository, &format!("manifests/{}", list.version()))?;
+        let mut request = Request::new(Method::PUT, url, subject, "list of referrers");
+        request.headers.insert(CONTENT_TYPE, HeaderValue::from_static(OCI_INDEX));
+        request.payload = Payload::Bytes(raw);
+        let answer = self.send(endpoint, &request).await?;
+        if answer.status().is_success() {
+            answer.discard().await;
+            return Ok(());
+        }
+        Err(self.rejected(endpoint, subject, answer).await)
+    }
+}
+
+/// Adds the entry; returns whether it was missing. Keys that we do not know stay.
+fn append(index: &mut Value, referrer: &Referrer) -> bool {
+    let digest = referrer.digest.to_string();
+    let entries = index["manifests"].as_array_mut().expect("the caller has looked");
+    if entries.iter().any(|entry| entry["digest"] == digest.as_str()) {
+        return false;
+    }
+    entries.push(referrer.entry.clone());
+    if let Some(root) = index.as_object_mut().filter(|root| !has_type(root)) {
+        root.insert("mediaType".to_owned(), OCI_INDEX.into());
+    }
+    true
+}
+
+fn has_type(index: &Map<String, Value>) -> bool {
+    index.get("mediaType").and_then(Value::as_str) == Some(OCI_INDEX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Algorithm;
+    use crate::media_type::OCI_MANIFEST;
+
+    fn referrer(manifest: &Value, media_type: &str) -> Option<Referrer> {
+        let raw: Bytes = serde_json::to_vec(manifest).unwrap().into();
+        Referrer::of(&PushDocument {
+            digest: Digest::of(&raw),
+            raw,
+            media_type: media_type.to_owned(),
+            tags: Vec::new(),
+        })
+    }
+
+    fn check(mut manifest: Value, media_type: &str, kind: Option<&str>) {
+        manifest["subject"] = json!({ "digest": Digest::of(b"x").to_string() });
+        let found = referrer(&manifest, media_type).unwrap();
+        assert_eq!(found.entry["artifactType"].as_str(), kind, "{manifest}");
+        assert_eq!(found.entry.get("annotations"), manifest.get("annotations"));
+    }
+
+    #[test]
+    fn entries_have_the_type_of_the_artifact() {
+        check(json!({ "artifactType": "a/b", "config": { "mediaType": "c/d" } }), OCI_MANIFEST, Some("a/b"));
+        check(json!({ "artifactType": "", "config": { "mediaType": "c/d" } }), OCI_MANIFEST, Some("c/d"));
+        check(
+            json!({ "config": { "mediaType": "c/d" }, "annotations": { "k": "v" } }),
+            OCI_MANIFEST,
+            Some("c/d"),
+        );
+        check(json!({ "manifests": [] }), OCI_INDEX, None);
+        check(json!({ "manifests": [], "artifactType": "a/b" }), OCI_INDEX, Some("a/b"));
+        assert!(referrer(&json!({ "config": {} }), OCI_MANIFEST).is_none());
+    }
+
+    #[test]
+    fn tags_are_cut_to_64_digits() {
+        for (algorithm, name) in [(Algorithm::Sha256, "sha256"), (Algorithm::Sha512, "sha512")] {
+            let digest = algorithm.digest(b"x");
+            let manifest = json!({ "subject": { "digest": digest.to_string() } });
+            let tag = referrer(&manifest, OCI_MANIFEST).unwrap().tag();
+            assert_eq!(tag, format!("{name}-{}", &digest.hex()[..64]));
+        }
+    }
+}
