@@ -34,6 +34,7 @@ struct Key {
     trust: Trust,
     wire: Wire,
     way: Way,
+    sharing: Sharing,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord, Clone, Copy)]
@@ -54,6 +55,16 @@ enum Way {
     Proxied,
 }
 
+/// How requests share connections.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Clone, Copy)]
+pub(super) enum Sharing {
+    /// As server and client agree: with HTTP/2 all requests to a host travel on one connection.
+    Agreed,
+    /// HTTP/1.1, where requests at the same time have connections of their own. One TCP connection is often slower
+    /// than the line, because each lost packet halves its rate (RFC 5681 §3.1).
+    Own,
+}
+
 impl Connections {
     /// Makes no connection and reads no file yet.
     pub fn new() -> Self {
@@ -66,12 +77,27 @@ impl Connections {
     /// # Errors
     /// [`Refusal`] where the endpoint may not lead there; a CA or client certificate file that cannot be used.
     pub fn client(&self, settings: &Settings, endpoint: &Endpoint, url: &Url) -> Result<Client, Problem> {
+        self.client_sharing(settings, endpoint, url, Sharing::Agreed)
+    }
+
+    /// Returns the client for `url` whose requests share connections in this way.
+    ///
+    /// # Errors
+    /// As [`Self::client`].
+    pub fn client_sharing(
+        &self,
+        settings: &Settings,
+        endpoint: &Endpoint,
+        url: &Url,
+        sharing: Sharing,
+    ) -> Result<Client, Problem> {
         let trust = check_target(settings, endpoint, url)?;
         let key = Key {
             settings_of: settings_name(settings, endpoint, url),
             trust,
             wire: if url.scheme() == "https" { Wire::Tls } else { Wire::Plain },
             way: if url.host_str().is_some_and(is_loopback_host) { Way::Direct } else { Way::Proxied },
+            sharing,
         };
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&key) {
@@ -96,9 +122,12 @@ impl Connections {
             .http2_initial_connection_window_size(16 << 20)
             .http2_max_header_list_size(64 << 10)
             .tls_backend_preconfigured(match key.wire {
-                Wire::Tls => self.tls(own, key.trust)?,
+                Wire::Tls => self.tls(own, key)?,
                 Wire::Plain => plain_tls(),
             });
+        if key.sharing == Sharing::Own {
+            builder = builder.http1_only();
+        }
         let proxies = if key.way == Way::Proxied { proxies(settings, endpoint)? } else { Vec::new() };
         let exempt = proxies.iter().filter_map(|(url, _)| Some(Authority::of(url)?.host)).collect();
         for (_, proxy) in proxies {
@@ -113,7 +142,7 @@ impl Connections {
         })
     }
 
-    fn tls(&self, own: &RegistrySettings, trust: Trust) -> Result<ClientConfig, Problem> {
+    fn tls(&self, own: &RegistrySettings, key: &Key) -> Result<ClientConfig, Problem> {
         let builder = ClientConfig::builder_with_provider(verify::provider())
             .with_safe_default_protocol_versions()
             .expect("ring has all suites of TLS 1.2 and 1.3");
@@ -124,17 +153,20 @@ impl Connections {
             Verification::Full => builder.with_root_certificates(self.roots_with(&own.ca_files)?),
         };
         // A client certificate is shown to the registry only, not to hosts that it named.
-        let mut config = match own.client_certificate.as_ref().filter(|_| trust == Trust::Open) {
+        let mut config = match own.client_certificate.as_ref().filter(|_| key.trust == Trust::Open) {
             Some(identity) => {
-                let (chain, key) = read_identity(identity)?;
-                builder.with_client_auth_cert(chain, key).map_err(|error| Problem::File {
+                let (chain, private) = read_identity(identity)?;
+                builder.with_client_auth_cert(chain, private).map_err(|error| Problem::File {
                     path: identity.certificate.clone(),
                     detail: error.to_string(),
                 })?
             }
             None => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = match key.sharing {
+            Sharing::Agreed => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+            Sharing::Own => vec![b"http/1.1".to_vec()],
+        };
         Ok(config)
     }
 
