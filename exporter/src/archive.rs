@@ -17,6 +17,9 @@ use crate::layout::export_names;
 /// Blocks of a tar archive.
 const BLOCK: u64 = 512;
 
+/// Bytes of the name field of a header.
+const NAME: usize = 100;
+
 /// Writes the image `root` of `layout` as an OCI layout in a tar archive. `root` may be an index.
 ///
 /// # Errors
@@ -82,12 +85,16 @@ fn index(root: &Descriptor, names: &[Reference]) -> Vec<u8> {
 }
 
 fn write_blobs(layout: &Layout, closure: &Closure, out: &mut File) -> Result<()> {
-    for directory in ["blobs/", "blobs/sha256/"] {
-        write(out, &header(directory, 0, tar::EntryType::Directory))?;
-    }
+    write(out, &header("blobs/", 0, tar::EntryType::Directory))?;
+    let mut directory = None;
+    // Digests are sorted by their algorithm first.
     for (digest, size) in &closure.blobs {
+        let algorithm = digest.algorithm();
+        if directory.replace(algorithm) != Some(algorithm) {
+            write(out, &header(&format!("blobs/{algorithm}/"), 0, tar::EntryType::Directory))?;
+        }
         let mut blob = layout.open_blob(digest)?;
-        write(out, &header(&format!("blobs/sha256/{}", digest.hex()), *size, tar::EntryType::Regular))?;
+        write(out, &header(&format!("blobs/{}", digest.path()), *size, tar::EntryType::Regular))?;
         // Between two files this is copy_file_range, splice or sendfile.
         let copied = copy(&mut blob, out, *size).map_err(Error::io("copy", &layout.blob_path(digest)))?;
         if copied != *size {
@@ -110,7 +117,31 @@ fn write_bytes(out: &mut File, name: &str, bytes: &[u8]) -> Result<()> {
     pad(out, size)
 }
 
+/// The header of a member. A name that ustar has no room for, which is that of a sha512 blob, precedes it in a
+/// record of its own (POSIX pax, "path").
 fn header(name: &str, size: u64, kind: tar::EntryType) -> Vec<u8> {
+    if name.len() < NAME {
+        return plain_header(name, size, kind);
+    }
+    let record = pax_record("path", name);
+    let mut block = plain_header("pax", record.len() as u64, tar::EntryType::XHeader);
+    block.extend_from_slice(&record);
+    block.resize(block.len().next_multiple_of(BLOCK as usize), 0);
+    block.extend_from_slice(&plain_header(&name[..NAME - 1], size, kind));
+    block
+}
+
+/// `LENGTH KEY=VALUE\n`, where the length counts its own digits.
+fn pax_record(key: &str, value: &str) -> Vec<u8> {
+    let rest = key.len() + value.len() + 3;
+    let mut digits = 1;
+    while (rest + digits).to_string().len() > digits {
+        digits += 1;
+    }
+    format!("{} {key}={value}\n", rest + digits).into_bytes()
+}
+
+fn plain_header(name: &str, size: u64, kind: tar::EntryType) -> Vec<u8> {
     let mut header = tar::Header::new_ustar();
     header.set_path(name).expect("member names are short and relative");
     header.set_entry_type(kind);

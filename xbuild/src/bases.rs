@@ -187,7 +187,7 @@ fn read_manifest(layout: &Layout, manifest: &Digest) -> Result<StoredImage, Step
     let descriptor = document::descriptor(media_type::OCI_MANIFEST, *manifest, size.ok_or_else(missing)?);
     let raw = layout.read_verified(&descriptor, document::DOCUMENT_LIMIT)?;
     let wrap = |source| oci::Error::document(format!("image {manifest}"), source);
-    let parsed = document::Manifest::parse(raw, None).map_err(wrap)?;
+    let parsed = document::Manifest::parse(raw, None).map_err(wrap)?.digested_by(manifest.algorithm());
     let config = layout.read_verified(parsed.parsed.config(), document::DOCUMENT_LIMIT)?;
     let config = document::Config::parse(config, &parsed.parsed).map_err(wrap)?;
     Ok(StoredImage { descriptor, manifest: parsed, config })

@@ -1,5 +1,6 @@
 //! Images of the store, as commands name them: a name, a short name, a digest or the start of one.
 
+use oci::digest::Algorithm;
 use oci::document::{self, Config, Descriptor, Manifest, Root};
 use oci::layout::Layout;
 use oci::{Digest, Platform};
@@ -33,13 +34,17 @@ pub fn find(layout: &Layout, name: &str) -> Result<Descriptor, Failure> {
     if let Some(descriptor) = layout.resolve(name)? {
         return Ok(descriptor);
     }
-    let hex = name.strip_prefix("sha256:").unwrap_or(name);
-    let is_id = hex.len() >= 6 && hex.len() <= 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let named = Algorithm::ALL.into_iter().find_map(|algorithm| {
+        name.strip_prefix(algorithm.name())?.strip_prefix(':').map(|hex| (Some(algorithm), hex))
+    });
+    let (algorithm, hex) = named.unwrap_or((None, name));
+    let is_id = (6..=128).contains(&hex.len()) && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
     let mut found: Vec<Descriptor> = Vec::new();
     for entry in layout.names()?.into_iter().filter(|_| is_id) {
         let digest = document::digest_of(&entry.descriptor).map_err(oci::Error::from)?;
         let known = found.iter().any(|other| other.digest() == entry.descriptor.digest());
-        if digest.hex().starts_with(hex) && !known {
+        let is_of = algorithm.is_none_or(|algorithm| algorithm == digest.algorithm());
+        if is_of && digest.hex().starts_with(hex) && !known {
             found.push(entry.descriptor);
         }
     }

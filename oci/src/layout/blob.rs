@@ -90,8 +90,12 @@ impl BlobWriter {
         self.layout.place(self.temporary, written)
     }
 
-    /// The digest of what was written. A writer that was opened for another algorithm reads it again.
-    fn digest_by(&self, algorithm: Algorithm) -> Result<Digest> {
+    /// Returns the digest of what was written. A writer that was opened for another algorithm reads it again.
+    /// Nothing more may be written afterwards.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn digest_by(&self, algorithm: Algorithm) -> Result<Digest> {
         if self.hasher.algorithm() == algorithm {
             return Ok(self.hasher.clone().finish());
         }

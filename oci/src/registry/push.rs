@@ -15,10 +15,11 @@ use super::body::{BlobSource, Payload};
 use super::client::{Client, Request, error};
 use super::endpoint::Endpoint;
 use super::error::{Action, Error, Problem};
-use super::event::Way;
+use super::event::{Event, Way};
 use super::pull::CONTENT_DIGEST;
 use super::referrers::Referrer;
 use super::token::Scopes;
+use crate::digest::Algorithm;
 use crate::{Digest, Reference};
 
 /// A blob of the image.
@@ -159,14 +160,14 @@ impl Client {
             return Ok(Pushed { digest: root.digest, uploaded: 0 });
         }
         let mut uploaded = self.push_blobs(&endpoint, &subject, plan, Check::Head).await?;
-        match self.put_documents(&endpoint, &subject, plan, &missing).await {
+        let digest = match self.put_documents(&endpoint, &subject, plan, &missing).await {
             Err(problem) if names_unknown_blob(&problem) => {
                 uploaded += self.push_blobs(&endpoint, &subject, plan, Check::Distrust).await?;
-                self.put_documents(&endpoint, &subject, plan, &missing).await?;
+                self.put_documents(&endpoint, &subject, plan, &missing).await?
             }
             result => result?,
-        }
-        Ok(Pushed { digest: root.digest, uploaded })
+        };
+        Ok(Pushed { digest, uploaded })
     }
 
     /// Returns the tags of `root` that stand for something else or for nothing.
@@ -216,13 +217,14 @@ impl Client {
         sizes.buffer_unordered(parallel).try_fold(0, |sum, size| async move { Ok(sum + size) }).await
     }
 
+    /// Returns the digest by which the registry knows the last document.
     async fn put_documents(
         &self,
         endpoint: &Endpoint,
         subject: &Subject,
         plan: &PushPlan,
         tags: &[String],
-    ) -> Result<(), Problem> {
+    ) -> Result<Digest, Problem> {
         let (last, before) = plan.documents.split_last().expect("the caller has looked at the last");
         for document in before {
             self.put_document(endpoint, subject, plan, document, &document.digest.to_string()).await?;
@@ -231,12 +233,41 @@ impl Client {
             }
         }
         if last.tags.is_empty() {
-            return self.put_document(endpoint, subject, plan, last, &last.digest.to_string()).await;
+            self.put_document(endpoint, subject, plan, last, &last.digest.to_string()).await?;
+            return Ok(last.digest);
         }
+        let known_by = self.put_by_digest(endpoint, subject, plan, last).await?;
         for tag in tags {
             self.put_document(endpoint, subject, plan, last, tag).await?;
         }
-        Ok(())
+        Ok(known_by)
+    }
+
+    /// A registry knows what is sent under a tag by sha256. An image with another digest is sent under that one
+    /// first; a registry that keeps none such knows the image by sha256 alone.
+    async fn put_by_digest(
+        &self,
+        endpoint: &Endpoint,
+        subject: &Subject,
+        plan: &PushPlan,
+        root: &PushDocument,
+    ) -> Result<Digest, Problem> {
+        let algorithm = root.digest.algorithm();
+        if algorithm == Algorithm::Sha256 {
+            return Ok(root.digest);
+        }
+        match self.put_document(endpoint, subject, plan, root, &root.digest.to_string()).await {
+            Ok(()) => Ok(root.digest),
+            Err(problem @ Problem::Status { status, .. })
+                if status.is_client_error() && !names_unknown_blob(&problem) =>
+            {
+                let known_by = Digest::of(&root.raw);
+                let text = format!("{problem}: it keeps no images by {algorithm}; this one is {known_by} there");
+                self.events().tell(Event::Note(text));
+                Ok(known_by)
+            }
+            Err(problem) => Err(problem),
+        }
     }
 
     async fn put_document(

@@ -71,7 +71,7 @@ fn table(rows: &[Row]) -> String {
     let mut text =
         format!("{:repository$}  {:tag$}  {:12}  {:20}  SIZE\n", "REPOSITORY", "TAG", "DIGEST", "CREATED");
     for row in rows {
-        let digest: String = row.digest.trim_start_matches("sha256:").chars().take(12).collect();
+        let digest: String = row.digest.rsplit(':').next().unwrap_or_default().chars().take(12).collect();
         let created: String = row.created.chars().take(19).collect();
         let size = human(row.size);
         text +=

@@ -82,7 +82,9 @@ impl From<SourceError> for Failed {
 pub async fn fetch(sources: &Sources, url: &str, checksum: Option<Digest>) -> Result<Fetched, SourceError> {
     let url = parse(url)?;
     let record = record::read(&sources.store, &url)?;
-    if let Some(known) = record.as_ref().filter(|record| Some(record.digest) == checksum) {
+    if let Some((known, expected)) = record.as_ref().zip(checksum)
+        && is_body(sources, known, expected).await?
+    {
         return Ok(known.fetched(Freshness::Known));
     }
     let request = request(sources, &url, record.as_ref())?;
@@ -159,12 +161,13 @@ async fn attempt(
     let url = &request.url;
     let answer = sources.client.open_url(request).await?;
     if let Some(record) = record.filter(|record| is_unchanged(&answer, record)) {
-        return match checksum.filter(|expected| *expected != record.digest) {
-            None => Ok(record.fetched(Freshness::Unchanged)),
+        return match checksum {
+            // That it is not the body was found before it was asked for.
             Some(expected) => {
                 let what = format!("the unchanged body has the digest {}", record.digest);
                 Err(SourceError::Checksum { url: shown(url), what, expected }.into())
             }
+            None => Ok(record.fetched(Freshness::Unchanged)),
         };
     }
     // 206 is an answer to a Range, which was not sent.
@@ -176,6 +179,20 @@ async fn attempt(
     (record.digest, record.size) = (written.digest, written.size);
     record::write(&sources.store, url, &record)?;
     Ok(record.fetched(Freshness::Downloaded))
+}
+
+/// Returns whether the body of `record` is the expected one. The store knows it by sha256, whatever the checksum is.
+async fn is_body(sources: &Sources, record: &Record, expected: Digest) -> Result<bool, SourceError> {
+    if record.digest.algorithm() == expected.algorithm() {
+        return Ok(record.digest == expected);
+    }
+    let (layout, digest) = (sources.store.layout().clone(), record.digest);
+    blocking(move || {
+        let body = layout.open_blob(&digest)?;
+        let found = Digest::of_reader(body, expected.algorithm());
+        Ok(found.map_err(SourceError::io("read", &layout.blob_path(&digest)))?.0 == expected)
+    })
+    .await
 }
 
 /// Some servers answer 200 with the same ETag instead of 304; then the body is not read.
@@ -232,9 +249,8 @@ async fn receive(
     }
     drop(sender);
     let writer = blocking_result(writing.await)?;
-    Ok(blocking(move || Ok(finish(writer, checksum)))
-        .await?
-        .map_err(|error| mismatch(error, url, checksum))?)
+    let url = url.clone();
+    Ok(blocking(move || finish(writer, &url, checksum)).await?)
 }
 
 fn blocking_result<T>(
@@ -253,21 +269,16 @@ fn write(layout: &Layout, mut chunks: mpsc::Receiver<Bytes>) -> Result<BlobWrite
     Ok(writer)
 }
 
-fn finish(writer: BlobWriter, checksum: Option<Digest>) -> Result<Written, oci::Error> {
-    let size = writer.size();
-    match checksum {
-        None => writer.finish(),
-        Some(checksum) => writer.finish_expecting(&checksum, size),
-    }
-}
-
-fn mismatch(error: oci::Error, url: &Url, checksum: Option<Digest>) -> SourceError {
-    match (error, checksum) {
-        (oci::Error::Damaged { what, .. }, Some(expected)) => {
-            SourceError::Checksum { url: shown(url), what, expected }
+/// Stores a body under its sha256, after comparing it with the checksum by whichever algorithm that is of.
+fn finish(writer: BlobWriter, url: &Url, checksum: Option<Digest>) -> Result<Written, SourceError> {
+    if let Some(expected) = checksum {
+        let found = writer.digest_by(expected.algorithm())?;
+        if found != expected {
+            let what = format!("the bytes received have the digest {found}");
+            return Err(SourceError::Checksum { url: shown(url), what, expected });
         }
-        (error, _) => error.into(),
     }
+    Ok(writer.finish()?)
 }
 
 /// Writes what a step's op stands for into `directory` as ADD sees it: mode 0600, and the server's time or the
