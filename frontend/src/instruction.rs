@@ -97,6 +97,42 @@ pub enum InstructionKind {
     },
 }
 
+/// What an instruction does with files; the others only say something about the image.
+#[derive(Debug, Clone, Copy)]
+pub enum FileWork<'a> {
+    /// COPY and ADD.
+    Copies(&'a Copy),
+    /// RUN.
+    Runs(&'a Run),
+    /// Nothing with files that it names.
+    Nothing,
+}
+
+impl InstructionKind {
+    /// Returns what the instruction does with files.
+    pub fn file_work(&self) -> FileWork<'_> {
+        match self {
+            Self::Copy(copy) | Self::Add(copy) => FileWork::Copies(copy),
+            Self::Run(run) => FileWork::Runs(run),
+            Self::From(_)
+            | Self::Arg(_)
+            | Self::Env(_)
+            | Self::Label(_)
+            | Self::Workdir(_)
+            | Self::User(_)
+            | Self::Cmd(_)
+            | Self::Entrypoint(_)
+            | Self::Expose(_)
+            | Self::Volume(_)
+            | Self::StopSignal(_)
+            | Self::Shell(_)
+            | Self::Healthcheck(_)
+            | Self::Maintainer(_)
+            | Self::Onbuild { .. } => FileWork::Nothing,
+        }
+    }
+}
+
 /// FROM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct From {

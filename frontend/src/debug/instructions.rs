@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Answer, known_keys, text};
 use crate::graph::{Definition, Selection};
-use crate::instruction::{Command, Heredoc, Instruction, InstructionKind};
+use crate::instruction::{Command, FileWork, Heredoc, Instruction};
 use crate::lower::{Known, KnownGit, KnownImage, KnownUrl, Lowered, Need, Options, lower};
 use crate::{Diagnostic, File};
 
@@ -87,13 +87,13 @@ fn config(definition: &Definition) -> Value {
 
 fn instruction(file: &File, instruction: &Instruction) -> Value {
     let mut output = json!({ "cmd": instruction.keyword.value.to_uppercase() });
-    match &instruction.kind {
-        InstructionKind::Copy(copy) | InstructionKind::Add(copy) => {
+    match instruction.kind.file_work() {
+        FileWork::Copies(copy) => {
             output["sources"] = copy.sources.iter().map(|source| source.value.as_str()).collect();
             output["dest"] = json!(copy.dest.value);
             output["inline"] = copy.inline.iter().map(inline).collect();
         }
-        InstructionKind::Run(run) => {
+        FileWork::Runs(run) => {
             let (shell, command) = match &run.written {
                 Command::Shell(script) => (true, vec![script.clone()]),
                 Command::Exec(args) => (false, args.clone()),
@@ -102,21 +102,7 @@ fn instruction(file: &File, instruction: &Instruction) -> Value {
             output["command"] = json!(command);
             output["files"] = run.heredocs.iter().map(|heredoc| script(file, heredoc)).collect();
         }
-        InstructionKind::From(_)
-        | InstructionKind::Arg(_)
-        | InstructionKind::Env(_)
-        | InstructionKind::Label(_)
-        | InstructionKind::Workdir(_)
-        | InstructionKind::User(_)
-        | InstructionKind::Cmd(_)
-        | InstructionKind::Entrypoint(_)
-        | InstructionKind::Expose(_)
-        | InstructionKind::Volume(_)
-        | InstructionKind::StopSignal(_)
-        | InstructionKind::Shell(_)
-        | InstructionKind::Healthcheck(_)
-        | InstructionKind::Maintainer(_)
-        | InstructionKind::Onbuild { .. } => {}
+        FileWork::Nothing => {}
     }
     output
 }

@@ -6,7 +6,7 @@ use super::base::Base;
 use super::sources::Origin;
 use super::{Command, Lowering};
 use crate::Diagnostic;
-use crate::instruction::{Instruction, InstructionKind, Span};
+use crate::instruction::{FileWork, Instruction, Span};
 
 /// The stages to lower.
 #[derive(Debug, Default)]
@@ -97,31 +97,15 @@ impl<'a> Lowering<'a> {
 
 /// Returns the names that an instruction takes files from.
 fn references(instruction: &Instruction) -> Vec<(&str, Span)> {
-    match &instruction.kind {
-        InstructionKind::Copy(copy) | InstructionKind::Add(copy) => {
-            copy.from.iter().map(|from| (from.value.as_str(), from.span)).collect()
-        }
-        InstructionKind::Run(run) => run
+    match instruction.kind.file_work() {
+        FileWork::Copies(copy) => copy.from.iter().map(|from| (from.value.as_str(), from.span)).collect(),
+        FileWork::Runs(run) => run
             .mounts
             .iter()
             .filter_map(|mount| Some((mount.value.from.as_deref()?, mount.span)))
             .filter(|(name, _)| !name.is_empty())
             .collect(),
-        InstructionKind::From(_)
-        | InstructionKind::Arg(_)
-        | InstructionKind::Env(_)
-        | InstructionKind::Label(_)
-        | InstructionKind::Workdir(_)
-        | InstructionKind::User(_)
-        | InstructionKind::Cmd(_)
-        | InstructionKind::Entrypoint(_)
-        | InstructionKind::Expose(_)
-        | InstructionKind::Volume(_)
-        | InstructionKind::StopSignal(_)
-        | InstructionKind::Shell(_)
-        | InstructionKind::Healthcheck(_)
-        | InstructionKind::Maintainer(_)
-        | InstructionKind::Onbuild { .. } => Vec::new(),
+        FileWork::Nothing => Vec::new(),
     }
 }
 

@@ -66,6 +66,18 @@ enum Token {
     Rest,
 }
 
+impl Token {
+    /// Returns the only character that the token takes, where there is only one.
+    fn literal(&self) -> Option<char> {
+        match self {
+            Self::Char(char) => Some(*char),
+            Self::Any | Self::Class { .. } | Self::Star | Self::DeepEntry | Self::DeepLoop | Self::Rest => {
+                None
+            }
+        }
+    }
+}
+
 impl Glob {
     /// Compiles `pattern`.
     pub(super) fn compile(pattern: &str, stars: Stars) -> Result<Self, PatternError> {
@@ -91,18 +103,7 @@ impl Glob {
         match &self.0 {
             Form::Exact(text) | Form::Prefix(text) => text.clone(),
             Form::Suffix(_) | Form::SuffixPart(_) => String::new(),
-            Form::Tokens(tokens) => tokens
-                .iter()
-                .map_while(|token| match token {
-                    Token::Char(char) => Some(*char),
-                    Token::Any
-                    | Token::Class { .. }
-                    | Token::Star
-                    | Token::DeepEntry
-                    | Token::DeepLoop
-                    | Token::Rest => None,
-                })
-                .collect(),
+            Form::Tokens(tokens) => tokens.iter().map_while(Token::literal).collect(),
         }
     }
 }
@@ -166,20 +167,7 @@ fn class_char(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<ch
 
 /// Finds the cheapest form of the same meaning.
 fn simplify(tokens: Vec<Token>, pattern: &str) -> Form {
-    let text = |tokens: &[Token]| -> Option<String> {
-        tokens
-            .iter()
-            .map(|token| match token {
-                Token::Char(char) => Some(*char),
-                Token::Any
-                | Token::Class { .. }
-                | Token::Star
-                | Token::DeepEntry
-                | Token::DeepLoop
-                | Token::Rest => None,
-            })
-            .collect()
-    };
+    let text = |tokens: &[Token]| -> Option<String> { tokens.iter().map(Token::literal).collect() };
     let simple = match tokens.as_slice() {
         [head @ .., Token::Rest] => text(head).map(Form::Prefix),
         // moby tells `**x` from `**/x` only here: with a wildcard after it, both mean whole directories.
