@@ -105,6 +105,37 @@ impl BlobWriter {
     }
 }
 
+/// A blob that somebody else writes and verifies. Dropping it leaves nothing.
+#[derive(Debug)]
+pub struct Incoming {
+    layout: Layout,
+    temporary: TemporaryFile,
+}
+
+impl Incoming {
+    /// Returns the file, which is empty, for writing at any position.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn file(&self) -> Result<File> {
+        self.temporary.file.try_clone().map_err(Error::io("open again", &self.layout.blobs()))
+    }
+
+    /// Puts the blob in its place. The caller has verified that its bytes have this digest.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] where the size is another one, [`Error::Io`].
+    pub fn finish_verified(self, digest: &Digest, size: u64) -> Result<Written> {
+        let path = self.layout.blob_path(digest);
+        let found = self.temporary.file.metadata().map_err(Error::io("stat", &path))?.size();
+        if found != size {
+            let what = format!("{found} bytes were written, {size} were promised");
+            return Err(Error::Damaged { digest: *digest, path, what });
+        }
+        self.layout.place(self.temporary, Written { digest: *digest, size })
+    }
+}
+
 /// A reader that fails at the end where the bytes were not those of its descriptor.
 #[derive(Debug)]
 pub struct VerifiedReader<R> {
@@ -169,6 +200,15 @@ impl Layout {
     pub fn writer_by(&self, algorithm: Algorithm) -> Result<BlobWriter> {
         let temporary = TemporaryFile::create(&self.blobs())?;
         Ok(BlobWriter { layout: self.clone(), temporary, hasher: algorithm.hasher(), size: 0 })
+    }
+
+    /// Starts a blob that somebody else writes and verifies.
+    ///
+    /// # Errors
+    /// As [`Self::writer`].
+    pub fn incoming(&self) -> Result<Incoming> {
+        let temporary = TemporaryFile::create(&self.blobs())?;
+        Ok(Incoming { layout: self.clone(), temporary })
     }
 
     /// Stores `bytes` under their sha256 digest; a blob that is there already is not written again.

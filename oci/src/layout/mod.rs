@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
-pub use blob::{BlobWriter, VerifiedReader, Written};
+pub use blob::{BlobWriter, Incoming, VerifiedReader, Written};
 pub use names::{CONTAINERD_NAME, Named, REF_NAME};
 
 use crate::digest::Algorithm;

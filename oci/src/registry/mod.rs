@@ -2,14 +2,15 @@
 //!
 //! In reading order: what a user sets (`settings`), where things are (`endpoint`), what may be connected to
 //! (`address`, `dns`, `connections`, `verify`, `no_nss`), who we are (`credentials`, `helper`, `challenge`,
-//! `token`, `auth`), one exchange (`client`, `answer`, `body`, `retry`), and the two directions (`pull`, `blob`,
-//! `push`, `upload`, `referrers`, `image`). `login` keeps credentials for later. The client stores no blob and draws nothing: it hands
+//! `token`, `auth`), one exchange (`client`, `answer`, `body`, `retry`), and the two directions (`pull`, `range`, `blob`, `assembly`,
+//! `fetch`, `push`, `upload`, `referrers`, `image`). `login` keeps credentials for later. The client stores no blob and draws nothing: it hands
 //! out verified bytes and events.
 //!
 //! Nothing here reads the environment or a clock that reaches an output.
 
 pub mod address;
 mod answer;
+mod assembly;
 mod auth;
 mod blob;
 mod body;
@@ -22,6 +23,7 @@ mod download;
 mod endpoint;
 pub mod error;
 pub mod event;
+mod fetch;
 mod helper;
 mod hint;
 mod image;
@@ -29,6 +31,7 @@ pub mod login;
 mod no_nss;
 mod pull;
 mod push;
+mod range;
 mod referrers;
 mod retry;
 pub mod settings;

@@ -158,6 +158,8 @@ pub struct Limits {
     pub parallel: usize,
     /// Bytes of one PATCH where an upload goes in chunks.
     pub chunk: u64,
+    /// Bytes of one part where a large blob is pulled over several connections.
+    pub part: u64,
 }
 
 impl Default for Limits {
@@ -170,6 +172,7 @@ impl Default for Limits {
             redirects: 5,
             parallel: 4,
             chunk: 8 << 20,
+            part: 16 << 20,
         }
     }
 }

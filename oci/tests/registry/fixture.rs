@@ -1,6 +1,6 @@
 //! Images to push, a client whose delays are short, and the docker-registry package's server.
 
-use std::io::Write as _;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -89,13 +89,18 @@ pub fn document(raw: &[u8], media_type: &str, tags: &[&str]) -> PushDocument {
     }
 }
 
-/// The whole of a blob through the streaming interface.
+/// The whole of a blob, as it comes into a file.
 pub async fn read_blob(
     client: &Client,
     reference: &Reference,
     bytes: &[u8],
 ) -> Result<Vec<u8>, oci::registry::Error> {
-    client.pull_blob(reference, Digest::of(bytes), bytes.len() as u64, Vec::new()).await
+    let mut file = tempfile::tempfile().unwrap();
+    let copy = file.try_clone().unwrap();
+    client.pull_file(reference, Digest::of(bytes), bytes.len() as u64, copy).await?;
+    let mut read = Vec::new();
+    file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_end(&mut read)).unwrap();
+    Ok(read)
 }
 
 /// A port that nobody listens on at the moment.

@@ -198,9 +198,9 @@ impl Layers {
         }
         let size = blob.descriptor.size();
         self.store.check_space(size)?;
-        let writer = layout.writer_by(digest.algorithm())?;
-        let writer = self.registries.client().pull_blob(remote, digest, size, writer).await?;
-        writer.finish_expecting(&digest, size)?;
+        let incoming = layout.incoming()?;
+        self.registries.client()?.pull_file(remote, digest, size, incoming.file()?).await?;
+        incoming.finish_verified(&digest, size)?;
         Ok(())
     }
 

@@ -1,0 +1,341 @@
+//! Whole blobs into files, verified; large ones over several connections. Opens and names no file.
+//!
+//! A blob starts on one connection, without a Range. When there are connections to spare, the rest of a large blob is
+//! cut into parts, which are asked for one by one; the first connection stops where the first part begins. That is
+//! agreed only after a part was answered as it should be, so a server without ranges costs nothing but the question.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::assembly::Assembly;
+use super::client::{Client, error};
+use super::connections::Sharing;
+use super::error::{Action, Error, Problem};
+use super::range::RangeStream;
+use crate::{Digest, Reference};
+
+/// Blobs of fewer parts stay on one connection.
+const LEAST_PARTS: u64 = 4;
+
+/// How often a part is asked for that the first connection reaches before there is an answer; each time it is
+/// farther ahead.
+const SPLIT_ATTEMPTS: u32 = 3;
+
+/// Chunks between a connection and its writer. HTTP/1.1 chunks have 400 KiB at most.
+const AHEAD: usize = 8;
+
+/// Chunks that are written at once.
+const BATCH: usize = 16;
+
+impl Client {
+    /// Writes a blob into an empty file. Returns when every byte is written and verified. Of all connections that do
+    /// so for one client, [`super::settings::Limits::parallel`] are open at a time.
+    ///
+    /// After an error what is in the file is worthless.
+    ///
+    /// # Errors
+    /// [`Error`] with action [`Action::Pull`]; [`Problem::Sink`] where the file could not be written.
+    pub async fn pull_file(
+        &self,
+        reference: &Reference,
+        digest: Digest,
+        size: u64,
+        file: File,
+    ) -> Result<(), Error> {
+        let _slot = self.slot().await;
+        let fetch = Fetch::new(self, reference, digest, size, file);
+        fetch.run().await.map_err(|problem| error(Action::Pull, reference, problem))
+    }
+}
+
+/// One blob on its way into a file.
+struct Fetch<'a> {
+    client: &'a Client,
+    reference: &'a Reference,
+    digest: Digest,
+    size: u64,
+    assembly: Arc<Assembly>,
+    plan: Mutex<Plan>,
+    stage: watch::Sender<Stage>,
+    /// One connection at a time tries to cut the blob.
+    cutting: tokio::sync::Mutex<()>,
+}
+
+/// What further connections could do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing: the first one has no bytes yet.
+    Opening,
+    /// Help.
+    Flowing,
+    /// Nothing: there is nothing left to ask for.
+    Ending,
+}
+
+/// Who fetches what. No byte belongs to two connections: what one of them wrote must be what another hashed.
+#[derive(Debug, PartialEq, Eq)]
+struct Plan {
+    size: u64,
+    /// Bytes of a part.
+    part: u64,
+    /// What is left to the first connection.
+    first: Range<u64>,
+    /// The first byte of the rest, which belongs to nobody yet.
+    next: u64,
+}
+
+impl Plan {
+    fn new(size: u64, part: u64) -> Self {
+        Self { size, part: part.max(1), first: 0..size, next: size }
+    }
+
+    /// Gives `length` bytes to the first connection, or what is left to it.
+    fn advance(&mut self, length: u64) -> u64 {
+        let length = length.min(self.first.end - self.first.start);
+        self.first.start += length;
+        length
+    }
+
+    /// Returns a part in the reach of the first connection, `distance` parts ahead of it, with another behind it.
+    fn propose(&self, distance: u64) -> Option<Range<u64>> {
+        let start = self.first.start.checked_add(self.part.checked_mul(distance)?)?;
+        let end = start.checked_add(self.part)?;
+        (end <= self.first.end).then_some(start..end)
+    }
+
+    /// Takes `part` and all behind it from the first connection, unless that has come as far.
+    fn cut(&mut self, part: &Range<u64>) -> bool {
+        let possible = self.first.start <= part.start && part.end <= self.first.end && self.next == self.size;
+        if possible {
+            (self.first.end, self.next) = (part.start, part.end);
+        }
+        possible
+    }
+
+    /// Gives out a part of the rest.
+    fn take(&mut self) -> Option<Range<u64>> {
+        let part = self.next..self.next.saturating_add(self.part).min(self.size);
+        self.next = part.end;
+        (!part.is_empty()).then_some(part)
+    }
+
+    /// Gives out all of the rest as one part next time: the server has begun to ignore ranges, and every part costs as
+    /// much as the whole blob.
+    fn stop_cutting(&mut self) {
+        self.part = self.size.max(1);
+    }
+}
+
+impl<'a> Fetch<'a> {
+    fn new(client: &'a Client, reference: &'a Reference, digest: Digest, size: u64, file: File) -> Self {
+        Self {
+            client,
+            reference,
+            digest,
+            size,
+            assembly: Arc::new(Assembly::new(file, digest.algorithm())),
+            plan: Mutex::new(Plan::new(size, client.settings().limits.part)),
+            stage: watch::Sender::new(Stage::Opening),
+            cutting: tokio::sync::Mutex::default(),
+        }
+    }
+
+    async fn run(&self) -> Result<(), Problem> {
+        let helpers = (0..self.helpers()).map(|_| self.help());
+        let source = tokio::try_join!(self.lead(), try_join_all(helpers))?.0;
+        let assembly = Arc::clone(&self.assembly);
+        let finished = tokio::task::spawn_blocking(move || assembly.finish()).await;
+        let (received, actual) = self.sunk(finished.map_err(io::Error::other).flatten())?;
+        if received != self.size {
+            let (host, what) = (source.host(), self.what());
+            return Err(Problem::Truncated { host, what, received, size: self.size });
+        }
+        super::blob::verify(&source, actual)
+    }
+
+    fn helpers(&self) -> u64 {
+        let limits = &self.client.settings().limits;
+        let parts = self.size / limits.part.max(1);
+        if parts < LEAST_PARTS { 0 } else { parts.min(limits.parallel.saturating_sub(1) as u64) }
+    }
+
+    /// The first connection. Returns its stream, which knows whom the bytes came from.
+    async fn lead(&self) -> Result<RangeStream, Problem> {
+        let mut range = self.range(0..self.size, Sharing::Agreed)?;
+        let writer = Writer::start(&self.assembly);
+        let done = self.lead_to(&mut range, &writer).await;
+        self.end(done, writer).await?;
+        Ok(range)
+    }
+
+    async fn lead_to(&self, range: &mut RangeStream, writer: &Writer) -> Result<(), Problem> {
+        loop {
+            range.end_at(self.plan().first.end);
+            let offset = range.offset();
+            let Some(mut chunk) = range.next().await? else { break };
+            let own = self.plan().advance(chunk.len() as u64);
+            chunk.truncate(usize::try_from(own).unwrap_or(usize::MAX));
+            if !chunk.is_empty() && writer.send(offset, chunk).await.is_err() {
+                return Ok(());
+            }
+            self.stage.send_if_modified(|stage| {
+                *stage == Stage::Opening && std::mem::replace(stage, Stage::Flowing) == Stage::Opening
+            });
+        }
+        self.take_parts(writer).await
+    }
+
+    /// One more connection, as soon as there is one to spare.
+    async fn help(&self) -> Result<(), Problem> {
+        let mut stage = self.stage.subscribe();
+        let _ = stage.wait_for(|stage| *stage != Stage::Opening).await;
+        let _slot = tokio::select! {
+            biased;
+            _ = stage.wait_for(|stage| *stage == Stage::Ending) => return Ok(()),
+            slot = self.client.slot() => slot,
+        };
+        let Some(range) = self.first_part().await? else { return Ok(()) };
+        let writer = Writer::start(&self.assembly);
+        let done = self.fetch_parts(range, &writer).await;
+        self.end(done, writer).await
+    }
+
+    /// Returns a part of a blob that is cut already, or cuts it.
+    async fn first_part(&self) -> Result<Option<RangeStream>, Problem> {
+        let _turn = self.cutting.lock().await;
+        let part = self.plan().take();
+        if let Some(part) = part {
+            return self.range(part, Sharing::Own).map(Some);
+        }
+        for attempt in 0..SPLIT_ATTEMPTS {
+            let Some(part) = self.plan().propose(1 << attempt) else { break };
+            let mut range = self.range(part.clone(), Sharing::Own)?;
+            // Nothing depends on this connection yet: whatever is wrong, the first one goes on alone.
+            if range.open().await.is_err() || range.is_range_ignored() {
+                self.stage.send_replace(Stage::Ending);
+                break;
+            }
+            if self.plan().cut(&part) {
+                return Ok(Some(range));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn fetch_parts(&self, mut range: RangeStream, writer: &Writer) -> Result<(), Problem> {
+        if self.fetch_part(&mut range, writer).await? == Written::No {
+            return Ok(());
+        }
+        self.take_parts(writer).await
+    }
+
+    async fn take_parts(&self, writer: &Writer) -> Result<(), Problem> {
+        loop {
+            let part = self.plan().take();
+            let Some(part) = part else { break };
+            let mut range = self.range(part, Sharing::Own)?;
+            if self.fetch_part(&mut range, writer).await? == Written::No {
+                break;
+            }
+        }
+        self.stage.send_replace(Stage::Ending);
+        Ok(())
+    }
+
+    async fn fetch_part(&self, range: &mut RangeStream, writer: &Writer) -> Result<Written, Problem> {
+        loop {
+            let offset = range.offset();
+            let Some(chunk) = range.next().await? else { return Ok(Written::Yes) };
+            if range.is_range_ignored() {
+                self.plan().stop_cutting();
+            }
+            if writer.send(offset, chunk).await.is_err() {
+                return Ok(Written::No);
+            }
+        }
+    }
+
+    /// Waits for the writer. It knows best why it takes no more bytes.
+    async fn end(&self, done: Result<(), Problem>, writer: Writer) -> Result<(), Problem> {
+        done?;
+        self.sunk(writer.finish().await)
+    }
+
+    fn sunk<T>(&self, written: io::Result<T>) -> Result<T, Problem> {
+        written.map_err(|source| Problem::Sink { what: self.what(), source })
+    }
+
+    fn range(&self, range: Range<u64>, sharing: Sharing) -> Result<RangeStream, Problem> {
+        self.client.range_stream(self.reference, self.digest, self.size, range, sharing)
+    }
+
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn what(&self) -> String {
+        format!("layer {}", self.digest)
+    }
+}
+
+/// Whether the writer takes bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    Yes,
+    No,
+}
+
+/// Writes what one connection receives, on a thread that may block.
+struct Writer {
+    chunks: mpsc::Sender<(u64, Bytes)>,
+    writing: JoinHandle<io::Result<()>>,
+}
+
+impl Writer {
+    fn start(assembly: &Arc<Assembly>) -> Self {
+        let (chunks, receiver) = mpsc::channel(AHEAD);
+        let assembly = Arc::clone(assembly);
+        Self { chunks, writing: tokio::task::spawn_blocking(move || drain(receiver, &assembly)) }
+    }
+
+    /// Hands `chunk` over; an error means that the writer has failed.
+    async fn send(&self, offset: u64, chunk: Bytes) -> Result<(), mpsc::error::SendError<(u64, Bytes)>> {
+        self.chunks.send((offset, chunk)).await
+    }
+
+    async fn finish(self) -> io::Result<()> {
+        drop(self.chunks);
+        self.writing.await.map_err(io::Error::other)?
+    }
+}
+
+fn drain(mut chunks: mpsc::Receiver<(u64, Bytes)>, assembly: &Assembly) -> io::Result<()> {
+    let mut batch = Vec::with_capacity(BATCH);
+    while chunks.blocking_recv_many(&mut batch, BATCH) > 0 {
+        while !batch.is_empty() {
+            let (offset, length) = run(&batch);
+            let together: Vec<Bytes> = batch.drain(..length).map(|(_, chunk)| chunk).collect();
+            assembly.write(offset, &together)?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns where the first chunk goes, and how many chunks follow each other from there.
+fn run(batch: &[(u64, Bytes)]) -> (u64, usize) {
+    let start = batch[0].0;
+    let mut end = start;
+    let follows = |(offset, chunk): &&(u64, Bytes)| {
+        let fits = *offset == end;
+        end += chunk.len() as u64;
+        fits
+    };
+    (start, batch.iter().take_while(follows).count())
+}
