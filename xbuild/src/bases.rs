@@ -92,7 +92,7 @@ impl Bases {
     }
 
     async fn fetch(&self, reference: &Reference, platform: &Platform) -> Result<StoredImage, Failure> {
-        let found = self.registries.client().resolve(reference, platform).await?;
+        let found = self.registries.client()?.resolve(reference, platform).await?;
         let layout = self.store.layout();
         layout.put_document(&found.config)?;
         layout.put_document(&found.manifest)?;

@@ -180,7 +180,7 @@ impl Fetcher {
         let environment = git::Environment::new(variable);
         let made = Sources {
             store: Arc::clone(&self.store),
-            client: self.registries.client().clone(),
+            client: self.registries.client()?.clone(),
             secrets: read(&self.secrets)?,
             git: git::Environment {
                 ssh_agent: self.agent.clone().or(environment.ssh_agent.clone()),

@@ -99,7 +99,7 @@ pub async fn send(
     for names in repositories.into_values() {
         let content = content(store, image, &names)?;
         let plan = plan_push(&names[0], &content);
-        let sent = registries.client().push(&plan).await.map_err(|error| {
+        let sent = registries.client()?.push(&plan).await.map_err(|error| {
             let failure = Failure::from(error);
             let again = format!(
                 "{} is kept in the store; `xbuild push {} {}` repeats the push alone",

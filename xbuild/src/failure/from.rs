@@ -173,6 +173,7 @@ impl From<&StepError> for Failure {
             StepError::Missing { .. } => Class::Usage,
             StepError::Io { source, .. } => io_class(source, Class::Store),
             StepError::Unsupported(_) => Class::Refused,
+            StepError::Configuration(failure) => failure.class,
             StepError::Stopped => Class::Signal(2),
         };
         let hint = match (class, line.contains("--root")) {

@@ -77,6 +77,9 @@ pub enum StepError {
     /// Something that the step's flags ask for and that is not supported.
     #[error("{0}")]
     Unsupported(String),
+    /// How registries are reached is written wrongly.
+    #[error("{0}")]
+    Configuration(Arc<crate::failure::Failure>),
     /// The step was stopped because something else failed or the build was interrupted.
     #[error("stopped")]
     Stopped,
@@ -129,6 +132,7 @@ from! {
     Copy: executor::copy::CopyError,
     Unpack: executor::unpack::UnpackError,
     Diff: executor::diff::DiffError,
+    Configuration: crate::failure::Failure,
 }
 
 impl StepError {

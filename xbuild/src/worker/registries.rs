@@ -8,13 +8,14 @@ use std::sync::OnceLock;
 use oci::registry::address::Authority;
 use oci::registry::{Client, Environment, Event, Events, Settings};
 
+use crate::failure::Failure;
 use crate::options::{RegistryOptions, variable};
 
 /// Makes the client.
 pub struct Registries {
     options: RegistryOptions,
     events: Events,
-    client: OnceLock<Client>,
+    client: OnceLock<Result<Client, Failure>>,
 }
 
 impl Registries {
@@ -24,9 +25,13 @@ impl Registries {
         Self { options, events, client: OnceLock::new() }
     }
 
-    /// Returns the client.
-    pub fn client(&self) -> &Client {
-        self.client.get_or_init(|| Client::new(self.settings(), self.events.clone()))
+    /// Returns the client, which is made when it is asked for first.
+    ///
+    /// # Errors
+    /// Usage failures of the files that say how registries are reached; the same again for who asks again.
+    pub fn client(&self) -> Result<&Client, Failure> {
+        let made = self.client.get_or_init(|| Ok(Client::new(self.settings(), self.events.clone())));
+        made.as_ref().map_err(Failure::clone)
     }
 
     /// Tells the user.
