@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use frontend::graph::StepId;
 
+use crate::record::LayerResult;
+
 /// Which of a step's outputs bytes came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
@@ -98,6 +100,10 @@ pub enum Event {
 pub trait Observer: Send + Sync + 'static {
     /// Takes an event, `at` after the solve began. Called from many threads; must not block for long.
     fn event(&self, at: Duration, event: Event);
+
+    /// Hears which layer a step's result is, as soon as that is certain: it is in the cache, or it is packed. Other
+    /// steps may still run. Called again with another layer where a cached one turns out to be gone.
+    fn layer(&self, _step: StepId, _layer: &LayerResult) {}
 }
 
 /// Tells nobody.

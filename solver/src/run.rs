@@ -11,7 +11,7 @@ use crate::cancel::Cancel;
 use crate::event::{Event, Finish, Observer};
 use crate::key::CacheKey;
 use crate::plan::{Overrides, Plan, Stand, Verdict};
-use crate::record::StepRecord;
+use crate::record::{LayerResult, StepRecord};
 use crate::records::{RecordError, Records};
 use crate::slot::Slot;
 use crate::solve::How;
@@ -78,11 +78,12 @@ impl Report {
     }
 
     /// Tells once per solve that a step is cached.
-    pub(crate) fn cached(&self, id: StepId) {
+    pub(crate) fn cached(&self, id: StepId, layer: &LayerResult) {
         let new = self.cached.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
         if new {
             self.tell(Event::Cached(id));
         }
+        self.observer.layer(id, layer);
     }
 }
 

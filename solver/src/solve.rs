@@ -188,7 +188,11 @@ fn announce(plan: &Plan, graph: &StepGraph, topology: &Topology, report: &Report
     let layers = topology.steps().filter(|id| graph.step(*id).kind() == StepKind::Layer);
     let (hits, others): (Vec<_>, Vec<_>) = layers.partition(|id| !plan.is_open(*id));
     report.tell(Event::Planned { steps: hits.len() + others.len(), cached: hits.len() });
-    hits.into_iter().for_each(|id| report.cached(id));
+    for id in hits {
+        if let Some(Verdict::Hit(record)) = plan.get(id).map(|planned| &planned.verdict) {
+            report.cached(id, &record.layer);
+        }
+    }
 }
 
 /// Runs what is open until nothing is left or something stops it.

@@ -98,7 +98,7 @@ fn hit<W: Worker>(
     let effective = record.effective;
     set(&node.record, Arc::new(record.clone()));
     set(&node.how, How::Cached);
-    run.report.cached(id);
+    run.report.cached(id, &record.layer);
     if let Some(state) = stand.state(effective) {
         node.state.set(state);
     }
@@ -206,6 +206,7 @@ impl<W: Worker> Ran<W> {
         debug_assert!(kept, "nobody asks for the snapshot of a step that is not resolved");
         set(&node.record, Arc::new(earlier.clone()));
         set(&node.how, How::Unchanged);
+        run.report.observer.layer(self.id, &earlier.layer);
         if let Some(state) = self.stand.state(earlier.effective) {
             node.state.set(state);
         }
@@ -256,6 +257,7 @@ impl<W: Worker> Ran<W> {
         };
         let size = record.layer.size;
         set(&run.node(id).record, Arc::new(record.clone()));
+        run.report.observer.layer(id, &record.layer);
         all_known(run, id).await?;
         write(run, id, record, self.extra(run, stand)).await?;
         run.report.tell(Event::Settled { step: id, size });

@@ -148,3 +148,32 @@ async fn results_of_another_source_date_epoch_are_not_adopted() {
         assert!(scene.solve(&graph.source_date_epoch(epoch)).await.is_empty(), "{epoch:?}");
     }
 }
+
+#[tokio::test]
+async fn layers_are_told_once_they_are_certain_and_before_the_end() {
+    let scene = Scene::new();
+    let told = |scene: &Scene| std::mem::take(&mut *scene.events.1.lock().unwrap());
+    for name in ["a", "A"] {
+        scene.makes(name, "the same");
+    }
+    for (names, hows) in [
+        (["a", "b", "c"], [How::Ran, How::Ran, How::Ran]),
+        (["a", "b", "c"], [How::Cached, How::Cached, How::Cached]),
+        (["A", "b", "d"], [How::Unchanged, How::Cached, How::Ran]),
+    ] {
+        let outcomes = scene.try_solve(&chain("base", &names)).await.unwrap().outcomes;
+        let mut told = told(&scene);
+        told.sort_by_key(|(step, _)| *step);
+        let steps = outcomes.iter().filter_map(|(id, outcome)| {
+            let record = outcome.record.as_ref()?;
+            Some((*id, record.layer.clone()))
+        });
+        assert_eq!(told, steps.collect::<Vec<_>>(), "{names:?}");
+        let found: Vec<_> = outcomes.values().skip(1).map(|outcome| outcome.how).collect();
+        assert_eq!(found, hows, "{names:?}");
+    }
+    // What fails later does not take back what is certain.
+    scene.program("e", Program { fails: Some("no".into()), ..Program::default() });
+    scene.try_solve(&chain("base", &["a", "b", "e"])).await.unwrap_err();
+    assert_eq!(told(&scene).len(), 2);
+}

@@ -214,13 +214,17 @@ pub fn digest(snapshot: &[String]) -> String {
     Digest::of(contents.join("\n").as_bytes()).hex()[..12].to_owned()
 }
 
-/// Remembers all events.
+/// Remembers all events, and which layers were told.
 #[derive(Default)]
-pub struct Memory(pub Mutex<Vec<Event>>);
+pub struct Memory(pub Mutex<Vec<Event>>, pub Mutex<Vec<(StepId, LayerResult)>>);
 
 impl Observer for Memory {
     fn event(&self, _at: Duration, event: Event) {
         self.0.lock().unwrap().push(event);
+    }
+
+    fn layer(&self, step: StepId, layer: &LayerResult) {
+        self.1.lock().unwrap().push((step, layer.clone()));
     }
 }
 
