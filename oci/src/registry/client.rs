@@ -19,6 +19,7 @@ use super::endpoint::{Endpoint, host_of};
 use super::error::{Action, Error, Problem, Refusal, Transient};
 use super::event::{Event, Events};
 use super::retry::{self, is_transient};
+use super::scheme::Schemes;
 use super::settings::Settings;
 
 /// Talks to registries. Cheap to make and to clone: nothing is read and no connection is made before the first
@@ -32,6 +33,7 @@ struct Inner {
     connections: Connections,
     keyring: Keyring,
     announced: Mutex<BTreeSet<(String, String)>>,
+    schemes: Schemes,
     /// Blobs that are pulled at once; documents need no slot.
     slots: tokio::sync::Semaphore,
 }
@@ -90,6 +92,7 @@ impl Client {
             connections: Connections::new(),
             keyring: Keyring::default(),
             announced: Mutex::default(),
+            schemes: Schemes::default(),
         }))
     }
 
@@ -104,6 +107,10 @@ impl Client {
 
     pub(super) fn connections(&self) -> &Connections {
         &self.0.connections
+    }
+
+    pub(super) fn schemes(&self) -> &Schemes {
+        &self.0.schemes
     }
 
     /// Waits until another blob may be pulled.
@@ -160,7 +167,8 @@ impl Client {
     /// Sends `request` once, following redirects and answering challenges.
     pub(super) async fn exchange(&self, endpoint: &Endpoint, request: &Request) -> Result<Answer, Problem> {
         let keyring = &self.0.keyring;
-        let mut url = request.url.clone();
+        let (endpoint, mut url) = self.by_its_scheme(endpoint, &request.url).await?;
+        let endpoint = endpoint.as_ref();
         let (mut hops, mut challenges, mut by) = (0, 0, None);
         loop {
             let authorization = match is_own(endpoint, &url) {

@@ -5,7 +5,7 @@
 //! one is never used by the other.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use reqwest::{Client, ClientBuilder, NoProxy, Proxy, Url, redirect};
@@ -17,7 +17,7 @@ use super::address::{Authority, Kind, classify, is_loopback_host, literal};
 use super::dns::{Guarded, Lookup, Open};
 use super::endpoint::{Endpoint, host_of};
 use super::error::{Problem, Refusal};
-use super::settings::{ClientCertificate, RegistrySettings, Settings, Verification};
+use super::settings::{Checks, ClientCertificate, RegistrySettings, Settings, Verification};
 use super::{no_nss, verify};
 
 /// All connections of one client.
@@ -32,6 +32,7 @@ pub(super) struct Connections {
 struct Key {
     settings_of: String,
     trust: Trust,
+    checks: Checks,
     wire: Wire,
     way: Way,
     sharing: Sharing,
@@ -95,6 +96,7 @@ impl Connections {
         let key = Key {
             settings_of: settings_name(settings, endpoint, url),
             trust,
+            checks: endpoint.checks,
             wire: if url.scheme() == "https" { Wire::Tls } else { Wire::Plain },
             way: if url.host_str().is_some_and(is_loopback_host) { Way::Direct } else { Way::Proxied },
             sharing,
@@ -122,7 +124,7 @@ impl Connections {
             .http2_initial_connection_window_size(16 << 20)
             .http2_max_header_list_size(64 << 10)
             .tls_backend_preconfigured(match key.wire {
-                Wire::Tls => self.tls(own, key)?,
+                Wire::Tls => self.tls(own, &settings.ca_files, key)?,
                 Wire::Plain => plain_tls(),
             });
         if key.sharing == Sharing::Own {
@@ -142,15 +144,21 @@ impl Connections {
         })
     }
 
-    fn tls(&self, own: &RegistrySettings, key: &Key) -> Result<ClientConfig, Problem> {
+    fn tls(&self, own: &RegistrySettings, all: &[PathBuf], key: &Key) -> Result<ClientConfig, Problem> {
         let builder = ClientConfig::builder_with_provider(verify::provider())
             .with_safe_default_protocol_versions()
             .expect("ring has all suites of TLS 1.2 and 1.3");
-        let builder = match own.verification {
+        let verification = match key.checks {
+            Checks::Usual => own.verification,
+            Checks::None => Verification::None,
+        };
+        let builder = match verification {
             Verification::None => {
                 builder.dangerous().with_custom_certificate_verifier(Arc::new(verify::Nothing::new()))
             }
-            Verification::Full => builder.with_root_certificates(self.roots_with(&own.ca_files)?),
+            Verification::Full => {
+                builder.with_root_certificates(self.roots_with(&[&own.ca_files, all].concat())?)
+            }
         };
         // A client certificate is shown to the registry only, not to hosts that it named.
         let mut config = match own.client_certificate.as_ref().filter(|_| key.trust == Trust::Open) {
@@ -170,7 +178,7 @@ impl Connections {
         Ok(config)
     }
 
-    fn roots_with(&self, files: &[std::path::PathBuf]) -> Result<Arc<RootCertStore>, Problem> {
+    fn roots_with(&self, files: &[PathBuf]) -> Result<Arc<RootCertStore>, Problem> {
         let system = self.roots.get_or_init(|| Arc::new(system_roots()));
         if files.is_empty() {
             return Ok(system.clone());
@@ -258,7 +266,7 @@ fn check_target(settings: &Settings, endpoint: &Endpoint, url: &Url) -> Result<T
     }
     let authority = Authority::of(url);
     let named = authority.as_ref() == Some(&endpoint.authority)
-        || authority.is_some_and(|authority| settings.allowed.contains(&authority))
+        || authority.is_some_and(|authority| is_allowed(settings, endpoint, &authority))
         || configured(settings, url).is_some();
     if named {
         return Ok(Trust::Open);
@@ -274,6 +282,12 @@ fn check_target(settings: &Settings, endpoint: &Endpoint, url: &Url) -> Result<T
             Err(Refusal::Address { registry: endpoint.host(), url: shown(url), address, kind }.into())
         }
     }
+}
+
+/// Whether the user said that `endpoint` may lead to `authority`.
+fn is_allowed(settings: &Settings, endpoint: &Endpoint, authority: &Authority) -> bool {
+    let own = settings.registries.get(&endpoint.registry);
+    settings.allowed.contains(authority) || own.is_some_and(|own| own.allowed.contains(authority))
 }
 
 /// Returns `url` for a message: without user, query and fragment, which may carry signatures.

@@ -12,7 +12,7 @@ use super::address::{Authority, Kind, classify, is_loopback_host, literal};
 use super::answer::Answer;
 use super::client::{Client, Retrier, join};
 use super::connections::shown;
-use super::endpoint::{Endpoint, Role, host_of};
+use super::endpoint::{Endpoint, host_of};
 use super::error::{Problem, Refusal};
 
 /// What is asked for.
@@ -183,7 +183,7 @@ fn endpoint_of(url: &Url) -> Result<Endpoint, Problem> {
     base.set_path("/");
     base.set_query(None);
     base.set_fragment(None);
-    Ok(Endpoint { registry: host_of(url), authority, base, prefix: String::new(), role: Role::Origin })
+    Ok(Endpoint::at(host_of(url), authority, base))
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 use reqwest::Url;
 
 use super::address::{Authority, is_loopback_host};
-use super::error::Problem;
-use super::settings::{RegistrySettings, Settings, Transport};
+use super::error::{Problem, Refusal};
+use super::route::{self, Matched};
+use super::settings::{Checks, Serves, Settings, Transport};
 use crate::Reference;
 use crate::reference::DOCKER_HUB;
 
@@ -17,10 +18,14 @@ pub(super) struct Endpoint {
     pub authority: Authority,
     /// `https://host:port/v2/`.
     pub base: Url,
-    /// Path that stands before every repository, with a slash at its end; empty for none.
-    pub prefix: String,
+    /// How repositories are called there.
+    pub naming: Naming,
     /// The registry itself, or a mirror of it.
     pub role: Role,
+    /// How strictly its certificate is taken, where the registry's settings say nothing.
+    pub checks: Checks,
+    /// What it may speak besides the scheme of [`Self::base`].
+    pub fallback: Fallback,
 }
 
 /// What an endpoint is for the image.
@@ -32,16 +37,58 @@ pub(super) enum Role {
     Mirror,
 }
 
+/// Whether a registry that is expected to speak HTTPS may speak plain HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fallback {
+    /// It may not.
+    None,
+    /// It may.
+    Plain,
+}
+
+/// How a server calls the repositories of a registry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) enum Naming {
+    /// As the registry does.
+    #[default]
+    Same,
+    /// With this path before each, which has a slash at its end.
+    Below(String),
+    /// One repository by another name.
+    Instead {
+        /// The registry's name.
+        from: String,
+        /// The server's.
+        to: String,
+    },
+}
+
 impl Endpoint {
     /// Returns the endpoint of the registry that `reference` names.
     pub fn origin(settings: &Settings, reference: &Reference) -> Result<Self, Problem> {
-        endpoint(settings, &reference.registry, reference.registry_host(), "", Role::Origin)
+        let found = allowed(settings, reference)?;
+        let checks = found.map_or(Checks::Usual, |found| found.route.checks);
+        endpoint(settings, &reference.registry, Naming::Same, Role::Origin, checks)
+    }
+
+    /// Returns the endpoint that stands for the registry of `reference` when images are read.
+    pub fn read_origin(settings: &Settings, reference: &Reference) -> Result<Self, Problem> {
+        let found = allowed(settings, reference)?;
+        let location =
+            found.and_then(|found| found.route.location.as_ref().map(|location| (found, location)));
+        match location {
+            Some((found, location)) => {
+                routed(settings, reference, &found, location, Role::Origin, found.route.checks)
+            }
+            None => Self::origin(settings, reference),
+        }
     }
 
     /// Returns the endpoint of a registry by its name.
     pub fn of_registry(settings: &Settings, registry: &str) -> Result<Self, Problem> {
-        let host = if registry == DOCKER_HUB { "registry-1.docker.io" } else { registry };
-        endpoint(settings, registry, host, "", Role::Origin)
+        let checks =
+            route::find(&settings.routes, registry).map_or(Checks::Usual, |found| found.route.checks);
+        endpoint(settings, registry, Naming::Same, Role::Origin, checks)
     }
 
     /// Returns all endpoints that may serve `reference`, in the order in which they are asked.
@@ -51,21 +98,51 @@ impl Endpoint {
         for mirror in mirrors {
             let (host, prefix) = mirror.split_once('/').unwrap_or((mirror, ""));
             let prefix = prefix.trim_matches('/');
-            let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-            sources.push(endpoint(settings, host, host, &prefix, Role::Mirror)?);
+            let naming = if prefix.is_empty() { Naming::Same } else { Naming::Below(format!("{prefix}/")) };
+            sources.push(endpoint(settings, host, naming, Role::Mirror, Checks::Usual)?);
         }
-        sources.push(Self::origin(settings, reference)?);
+        if let Some(found) = allowed(settings, reference)? {
+            let by_digest = reference.digest.is_some();
+            let serves = |serves: Serves| match serves {
+                Serves::All => true,
+                Serves::Digests => by_digest,
+                Serves::Tags => !by_digest,
+            };
+            for mirror in found.route.mirrors.iter().filter(|mirror| serves(mirror.serves)) {
+                let role = Role::Mirror;
+                sources.push(routed(settings, reference, &found, &mirror.location, role, mirror.checks)?);
+            }
+        }
+        sources.push(Self::read_origin(settings, reference)?);
         Ok(sources)
+    }
+
+    /// Returns a server that is no registry, under this name.
+    pub fn at(name: String, authority: Authority, base: Url) -> Self {
+        Self {
+            registry: name,
+            authority,
+            base,
+            naming: Naming::Same,
+            role: Role::Origin,
+            checks: Checks::Usual,
+            fallback: Fallback::None,
+        }
     }
 
     /// Returns the name of `repository` on this server.
     pub fn repository(&self, repository: &str) -> String {
-        format!("{}{repository}", self.prefix)
+        match &self.naming {
+            Naming::Same => repository.to_owned(),
+            Naming::Below(prefix) => format!("{prefix}{repository}"),
+            Naming::Instead { from, to } if from == repository => to.clone(),
+            Naming::Instead { .. } => repository.to_owned(),
+        }
     }
 
     /// Returns the URL of `rest` (such as `manifests/latest`) of `repository`.
     pub fn url(&self, repository: &str, rest: &str) -> Result<Url, Problem> {
-        self.join(&format!("{}{repository}/{rest}", self.prefix))
+        self.join(&format!("{}/{rest}", self.repository(repository)))
     }
 
     /// Returns the URL of `path` below `/v2/`.
@@ -83,6 +160,40 @@ impl Endpoint {
     }
 }
 
+/// Returns the route of `reference`, unless it forbids the name.
+fn allowed<'a>(settings: &'a Settings, reference: &Reference) -> Result<Option<Matched<'a>>, Problem> {
+    let found = route::find(&settings.routes, &reference.name());
+    match found.and_then(|found| found.route.blocked.as_ref().map(|file| (found, file))) {
+        Some((found, file)) => {
+            Err(Refusal::Blocked { prefix: found.route.prefix.clone(), file: file.clone() }.into())
+        }
+        None => Ok(found),
+    }
+}
+
+fn routed(
+    settings: &Settings,
+    reference: &Reference,
+    found: &Matched<'_>,
+    location: &str,
+    role: Role,
+    checks: Checks,
+) -> Result<Endpoint, Problem> {
+    let (host, repository) = found.rewrite(&reference.name(), location);
+    if repository.is_empty() {
+        return Err(Problem::Malformed {
+            host,
+            what: format!("no repository for {}", reference.name()),
+            detail: format!("{location} stands for all of {}", found.route.prefix),
+        });
+    }
+    let naming = match repository == reference.repository {
+        true => Naming::Same,
+        false => Naming::Instead { from: reference.repository.clone(), to: repository },
+    };
+    endpoint(settings, &host, naming, role, checks)
+}
+
 /// Returns `host[:port]` of `url` for messages.
 pub(super) fn host_of(url: &Url) -> String {
     let host = url.host_str().unwrap_or("?");
@@ -92,12 +203,16 @@ pub(super) fn host_of(url: &Url) -> String {
 fn endpoint(
     settings: &Settings,
     registry: &str,
-    host: &str,
-    prefix: &str,
+    naming: Naming,
     role: Role,
+    checks: Checks,
 ) -> Result<Endpoint, Problem> {
+    // docker.io itself is a web site.
+    let host = if registry == DOCKER_HUB { "registry-1.docker.io" } else { registry };
     let own = settings.registries.get(registry);
-    let scheme = scheme(own, host);
+    let transport = own.map(|own| own.transport).unwrap_or_default();
+    let checks = if transport == Transport::ByAddress { checks } else { Checks::Usual };
+    let (scheme, fallback) = scheme(transport, checks, host);
     let malformed = |detail: String| Problem::Malformed {
         host: host.to_owned(),
         what: "no registry address".to_owned(),
@@ -105,15 +220,18 @@ fn endpoint(
     };
     let base = Url::parse(&format!("{scheme}://{host}/v2/")).map_err(|error| malformed(error.to_string()))?;
     let authority = Authority::of(&base).ok_or_else(|| malformed("it has no host".to_owned()))?;
-    Ok(Endpoint { registry: registry.to_owned(), authority, base, prefix: prefix.to_owned(), role })
+    Ok(Endpoint { registry: registry.to_owned(), authority, base, naming, role, checks, fallback })
 }
 
-fn scheme(settings: Option<&RegistrySettings>, host: &str) -> &'static str {
-    match settings.map(|settings| settings.transport).unwrap_or_default() {
-        Transport::Http => "http",
-        Transport::Https => "https",
-        Transport::ByAddress if is_loopback_host(without_port(host)) => "http",
-        Transport::ByAddress => "https",
+fn scheme(transport: Transport, checks: Checks, host: &str) -> (&'static str, Fallback) {
+    match (transport, checks) {
+        (Transport::Http, _) => ("http", Fallback::None),
+        (Transport::Https, _) => ("https", Fallback::None),
+        (Transport::Either, _) | (Transport::ByAddress, Checks::None) => ("https", Fallback::Plain),
+        (Transport::ByAddress, Checks::Usual) if is_loopback_host(without_port(host)) => {
+            ("http", Fallback::None)
+        }
+        (Transport::ByAddress, Checks::Usual) => ("https", Fallback::None),
     }
 }
 
@@ -127,6 +245,7 @@ fn without_port(host: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::settings::{Mirror, Route};
 
     fn check(settings: &Settings, reference: &str, expected: &[&str]) {
         let reference: Reference = reference.parse().unwrap();
@@ -160,5 +279,60 @@ mod tests {
             "https://registry-1.docker.io/v2/library/alpine/tags/list",
         ];
         check(&settings, "alpine", &expected);
+    }
+
+    fn mirror(location: &str, serves: Serves, checks: Checks) -> Mirror {
+        Mirror { location: location.to_owned(), serves, checks }
+    }
+
+    #[test]
+    fn routes_name_mirrors_and_what_stands_for_a_registry() {
+        let mirrors = vec![
+            mirror("m.example:5/hub", Serves::All, Checks::None),
+            mirror("d.example", Serves::Digests, Checks::Usual),
+            mirror("t.example", Serves::Tags, Checks::Usual),
+        ];
+        let library = Route { prefix: "docker.io/library".to_owned(), mirrors, ..Route::default() };
+        let location = Some("inside.example/vendor".to_owned());
+        let vendor = Route { prefix: "v.example".to_owned(), location, ..Route::default() };
+        let settings = Settings { routes: vec![library, vendor], ..Settings::default() };
+        let expected = [
+            "https://m.example:5/v2/hub/alpine/tags/list",
+            "https://t.example/v2/alpine/tags/list",
+            "https://registry-1.docker.io/v2/library/alpine/tags/list",
+        ];
+        check(&settings, "alpine", &expected);
+        let digest = crate::Digest::of(b"x");
+        let expected = expected.map(|url| url.replace("t.example", "d.example"));
+        check(&settings, &format!("alpine@{digest}"), &expected.each_ref().map(String::as_str));
+        check(&settings, "other/alpine", &["https://registry-1.docker.io/v2/other/alpine/tags/list"]);
+        check(&settings, "v.example/a/b", &["https://inside.example/v2/vendor/a/b/tags/list"]);
+        let pushed = Endpoint::origin(&settings, &"v.example/a/b".parse().unwrap()).unwrap();
+        assert_eq!(pushed.url("a/b", "x").unwrap().as_str(), "https://v.example/v2/a/b/x");
+    }
+
+    #[test]
+    fn what_is_blocked_has_no_endpoint() {
+        let blocked = Some("/etc/containers/registries.conf".to_owned());
+        let route = Route { prefix: "h/team".to_owned(), blocked, ..Route::default() };
+        let settings = Settings { routes: vec![route], ..Settings::default() };
+        let refused = Endpoint::sources(&settings, &"h.io/team/a".parse().unwrap());
+        assert!(refused.is_ok());
+        let reference = Reference { registry: "h".to_owned(), .."x.io/team/a".parse().unwrap() };
+        for refused in
+            [Endpoint::sources(&settings, &reference).err(), Endpoint::origin(&settings, &reference).err()]
+        {
+            assert!(matches!(refused, Some(Problem::Refused(Refusal::Blocked { .. }))), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn settings_of_a_registry_win_over_loose_checks() {
+        let loose = Route { prefix: "h.io".to_owned(), checks: Checks::None, ..Route::default() };
+        let mut settings = Settings { routes: vec![loose], ..Settings::default() };
+        let origin = |settings: &Settings| Endpoint::origin(settings, &"h.io/a".parse().unwrap()).unwrap();
+        assert_eq!((origin(&settings).checks, origin(&settings).fallback), (Checks::None, Fallback::Plain));
+        settings.registries.entry("h.io".to_owned()).or_default().transport = Transport::Https;
+        assert_eq!((origin(&settings).checks, origin(&settings).fallback), (Checks::Usual, Fallback::None));
     }
 }

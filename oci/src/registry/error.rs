@@ -56,6 +56,15 @@ impl Error {
         }
     }
 
+    /// Returns whether the registry does not let us do this: there or with these credentials it never will. What is
+    /// only full is not meant.
+    pub fn is_denied(&self) -> bool {
+        match &*self.problem {
+            Problem::Unauthorized { messages, .. } => !super::hint::is_quota(messages),
+            _ => false,
+        }
+    }
+
     /// Returns whether the registry says that there is no such image.
     pub fn is_unknown_image(&self) -> bool {
         matches!(*self.problem, Problem::ManifestUnknown { .. })
@@ -282,6 +291,14 @@ pub enum Refusal {
         limit: u32,
         /// Where the last one leads.
         url: String,
+    },
+    /// A configuration file forbids the name.
+    #[error("refused: {file} blocks {prefix}")]
+    Blocked {
+        /// The prefix of names that is blocked.
+        prefix: String,
+        /// The file that says so.
+        file: String,
     },
     /// A credential helper's name could be a path.
     #[error("refused: credential helper {0:?} is no name of letters, digits, '.', '_' and '-'")]

@@ -110,7 +110,10 @@ fn refusal_hint(refusal: &Refusal) -> Option<String> {
             Some("a registry behind a proxy needs its external https address configured".to_owned())
         }
         Refusal::Wait { .. } => Some("try later, or log in for a higher limit".to_owned()),
-        Refusal::Redirects { .. } | Refusal::Elsewhere { .. } | Refusal::Helper(_) => None,
+        Refusal::Blocked { .. }
+        | Refusal::Redirects { .. }
+        | Refusal::Elsewhere { .. }
+        | Refusal::Helper(_) => None,
     }
 }
 
@@ -118,7 +121,7 @@ const QUOTA: &str = "delete what is not needed there, or ask the registry's admi
 
 /// Harbor says "adding … of storage resource, which when updated … will exceed the configured upper limit" without
 /// the word quota.
-fn is_quota(messages: &[Message]) -> bool {
+pub(super) fn is_quota(messages: &[Message]) -> bool {
     messages.iter().any(|message| {
         let text = message.text.to_ascii_lowercase();
         text.contains("quota") || text.contains("exceed the configured upper limit")

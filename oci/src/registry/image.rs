@@ -109,7 +109,7 @@ impl Client {
         struct Page {
             tags: Option<Vec<String>>,
         }
-        let endpoint = Endpoint::origin(self.settings(), reference)?;
+        let endpoint = Endpoint::read_origin(self.settings(), reference)?;
         let subject = pull_subject(&endpoint, reference);
         let mut tags = Vec::new();
         let mut next = Some(endpoint.url(&reference.repository, "tags/list")?);

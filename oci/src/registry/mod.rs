@@ -1,6 +1,6 @@
 //! The registry client: pull and push over the OCI distribution API (distribution-spec 1.1).
 //!
-//! In reading order: what a user sets (`settings`), where things are (`endpoint`), what may be connected to
+//! In reading order: what a user sets (`settings`), where things are (`endpoint`, `route`, `scheme`), what may be connected to
 //! (`address`, `dns`, `connections`, `verify`, `no_nss`), who we are (`credentials`, `helper`, `challenge`,
 //! `token`, `auth`), one exchange (`client`, `answer`, `body`, `retry`), and the two directions (`pull`, `range`, `blob`, `assembly`,
 //! `fetch`, `push`, `upload`, `referrers`, `image`). `login` keeps credentials for later. The client stores no blob and draws nothing: it hands
@@ -34,6 +34,8 @@ mod push;
 mod range;
 mod referrers;
 mod retry;
+mod route;
+mod scheme;
 pub mod settings;
 mod token;
 mod upload;

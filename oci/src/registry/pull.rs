@@ -95,7 +95,7 @@ impl Client {
     /// [`Error`] with action [`Action::Pull`].
     pub async fn digest(&self, reference: &Reference) -> Result<Option<Digest>, Error> {
         let run = async {
-            let endpoint = Endpoint::origin(self.settings(), reference)?;
+            let endpoint = Endpoint::read_origin(self.settings(), reference)?;
             let subject = pull_subject(&endpoint, reference);
             self.remote_digest(&endpoint, &subject, reference).await
         };

@@ -18,6 +18,10 @@ pub struct Settings {
     pub logins: BTreeMap<String, Login>,
     /// Per registry, by its name in references (`docker.io`, `localhost:5000`).
     pub registries: BTreeMap<String, RegistrySettings>,
+    /// What stands for registries or parts of them when images are read.
+    pub routes: Vec<Route>,
+    /// PEM files with further authorities, for every connection.
+    pub ca_files: Vec<PathBuf>,
     /// Hosts that token realms, redirects and upload locations may name although their address is private.
     pub allowed: BTreeSet<Authority>,
     /// When requests are repeated.
@@ -51,6 +55,8 @@ pub struct Environment {
     pub xdg_runtime_dir: Option<PathBuf>,
     /// `XDG_CONFIG_HOME`.
     pub xdg_config_home: Option<PathBuf>,
+    /// Further files of credentials, which are looked into last.
+    pub further_credentials: Vec<PathBuf>,
 }
 
 /// A user's name and password.
@@ -81,6 +87,56 @@ pub struct RegistrySettings {
     pub client_certificate: Option<ClientCertificate>,
     /// Asked before the registry itself when pulling, in this order: `host[:port][/prefix]`.
     pub mirrors: Vec<String>,
+    /// Hosts that this registry may name as in [`Settings::allowed`].
+    pub allowed: BTreeSet<Authority>,
+}
+
+/// What stands for a registry or a part of it (containers-registries.conf(5)).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Route {
+    /// The names that it is for: `host[:port][/path]`, or `*.domain`. The longest one counts.
+    pub prefix: String,
+    /// Asked before the registry itself when pulling, in this order.
+    pub mirrors: Vec<Mirror>,
+    /// What stands for the prefix when pulling, where that is something else.
+    pub location: Option<String>,
+    /// How strictly the registry itself is taken.
+    pub checks: Checks,
+    /// The file that forbids to use these names, where one does.
+    pub blocked: Option<String>,
+}
+
+/// A copy of what a route is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror {
+    /// What stands for the prefix: `host[:port][/path]`.
+    pub location: String,
+    /// Which requests it is asked for.
+    pub serves: Serves,
+    /// How strictly it is taken.
+    pub checks: Checks,
+}
+
+/// Which requests a mirror is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Serves {
+    /// Every pull.
+    #[default]
+    All,
+    /// Pulls by digest.
+    Digests,
+    /// Pulls by tag.
+    Tags,
+}
+
+/// How strictly a server is taken of which [`Settings::registries`] says nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Checks {
+    /// As every other.
+    #[default]
+    Usual,
+    /// HTTPS without a look at the certificate, else plain HTTP: what containers' files call insecure.
+    None,
 }
 
 /// The protocol below the API.
@@ -93,6 +149,8 @@ pub enum Transport {
     Http,
     /// HTTPS.
     Https,
+    /// HTTPS, and plain HTTP where the registry does not speak it.
+    Either,
 }
 
 /// What is asked of a server's certificate.
