@@ -95,6 +95,11 @@ impl Reference {
         if self.registry == DOCKER_HUB { DOCKER_HUB_HOST } else { &self.registry }
     }
 
+    /// Returns registry and repository, without tag and digest.
+    pub fn place(&self) -> String {
+        format!("{}/{}", self.registry, self.repository)
+    }
+
     /// Returns the reference with `latest` where it has neither tag nor digest.
     pub fn with_default_tag(mut self) -> Self {
         if self.tag.is_none() && self.digest.is_none() {
@@ -286,8 +291,11 @@ mod tests {
         check("localhost:5000/a/b:c", "localhost:5000/a/b:c", "localhost:5000/a/b:c");
         check("[::1]:5000/r", "[::1]:5000/r", "[::1]:5000/r");
         check("192.168.1.1/repo:5", "192.168.1.1/repo:5", "192.168.1.1/repo:5");
-        let both = format!("a:t@{DIGEST}");
-        check(&both, &format!("docker.io/library/{both}"), &both);
+        let long = format!("sha512:{}", "f".repeat(128));
+        for digest in [DIGEST, &long] {
+            let both = format!("a:t@{digest}");
+            check(&both, &format!("docker.io/library/{both}"), &both);
+        }
         check("e/a--b__c.d", "docker.io/e/a--b__c.d", "e/a--b__c.d");
         check("docker.io/ghcr.io/a", "docker.io/ghcr.io/a", "docker.io/ghcr.io/a");
     }
@@ -298,6 +306,9 @@ mod tests {
         let refused = [
             "",
             ":tag",
+            &format!("a@sha512:{}", "f".repeat(64)),
+            &format!("a@sha512:{}", "F".repeat(128)),
+            &format!("a@sha384:{}", "f".repeat(96)),
             "a@sha256:short",
             "A/b/C",
             "Bad",

@@ -371,6 +371,36 @@ mod tests {
     }
 
     #[test]
+    fn layers_by_sha512_are_kept_apart_from_those_by_sha256() {
+        let (_dir, layers) = layers();
+        let packed = layers.pack(items(), Encoding::None).unwrap();
+        let scan = layers.scan_blob(&packed.descriptor, Algorithm::Sha512).unwrap();
+        let tar = std::fs::read(layers.store().layout().blob_path(&packed.diff_id.0)).unwrap();
+        assert_eq!(scan.diff_id, DiffId(Algorithm::Sha512.digest(&tar)));
+        assert_eq!(scan.size, tar.len() as u64);
+        let resolved = oci::layer::resolve(&scan).unwrap();
+        let (short, long) = (LayerId::from(packed.diff_id), LayerId::from(scan.diff_id));
+        let chain = LayerId::Chain(scan.diff_id.bottom());
+        assert!(layers.index(long).is_none(), "nobody has put it there");
+        layers.put_index(long, &Arc::new(resolved.index.clone())).unwrap();
+        assert!(layers.index(chain).is_none());
+        let names: BTreeMap<String, ()> = [short, long, chain].map(|id| (id.name(), ())).into();
+        assert_eq!(names.len(), 3);
+        assert!(layers.packed(&scan.diff_id, Encoding::None).unwrap().is_none());
+        let encoding = Encoding::None.to_string();
+        layers.store().set_packed(&scan.diff_id, &encoding, &packed.descriptor).unwrap();
+        assert!(layers.packed(&scan.diff_id, Encoding::None).unwrap().is_some());
+        if rustix::process::geteuid().is_root() {
+            let below = &mut |_, _: &Path| Err(io::ErrorKind::NotFound.into());
+            let (path, _) = layers.unpack_blob(long, &resolved, &packed.descriptor, below).unwrap();
+            assert_eq!(std::fs::read(path.join("d/f")).unwrap(), b"12345");
+            assert!(!layers.has_unpacked(short).unwrap() && !layers.has_unpacked(chain).unwrap());
+        } else {
+            println!("SKIP: needs root: owners");
+        }
+    }
+
+    #[test]
     fn indexes_outlive_the_process_and_damage_is_a_miss() {
         let (_dir, layers) = layers();
         let packed = layers.pack(items(), Encoding::None).unwrap();

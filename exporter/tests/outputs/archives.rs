@@ -7,6 +7,7 @@ use std::path::Path;
 
 use exporter::{archive, layout, write_file};
 use oci::compress::Encoding;
+use oci::document::Root;
 use oci::media_type::Types;
 use oci::{Digest, Layout};
 
@@ -22,8 +23,11 @@ fn members(path: &Path) -> BTreeMap<String, Vec<u8>> {
         assert!(name > last, "members are sorted and unique: {last} {name}");
         let mut bytes = Vec::new();
         entry.read_to_end(&mut bytes).unwrap();
-        if let Some(hex) = name.strip_prefix("blobs/sha256/").filter(|hex| !hex.is_empty()) {
-            assert_eq!(Digest::of(&bytes).hex(), hex);
+        if let Some(path) =
+            name.strip_prefix("blobs/").filter(|path| !path.is_empty() && !path.ends_with('/'))
+        {
+            let digest: Digest = path.replace('/', ":").parse().unwrap();
+            assert!(digest.is_of(&bytes), "{name}");
         }
         last.clone_from(&name);
         members.insert(name, bytes);
@@ -135,6 +139,48 @@ fn a_docker_archive_is_read_by_skopeo() {
             assert!(out.join(image.config.digest.hex()).exists(), "the image id stays");
             fs::remove_dir_all(out).unwrap();
         }
+    }
+}
+
+#[test]
+fn img_04_blobs_by_sha512_go_into_every_form() {
+    let fixture = Fixture::new();
+    let image = fixture.by_sha512(&fixture.image(Types::Oci, Encoding::GZIP));
+    let blob = |digest: &str| format!("blobs/{}", digest.replace(':', "/"));
+    let check = |written: &Layout| {
+        let found = written.resolve("demo").unwrap().unwrap();
+        assert_eq!(found.digest(), image.digest());
+        let Root::Manifest(manifest) = written.read_root(&found).unwrap() else { panic!("it is a manifest") };
+        for descriptor in manifest.parsed.layers().iter().chain([manifest.parsed.config()]) {
+            written.read_verified(descriptor, 1 << 24).unwrap();
+        }
+        assert!(written.blobs_in_store().unwrap().iter().all(|(digest, _)| digest.hex().len() == 128));
+    };
+    let (out, path) = (fixture.path("out"), fixture.path("out.tar"));
+    let names = [name("demo")];
+    layout::write(&fixture.layout, &image, &names, &out).unwrap();
+    check(&Layout::open(&out).unwrap());
+    archive::oci(&fixture.layout, &image, &names, &mut file(&path)).unwrap();
+    check(&read_back(&path, &fixture.path("back")));
+    assert!(members(&path).contains_key(&blob(image.digest().as_ref())));
+    archive::docker(&fixture.layout, &image, &names, &mut file(&path)).unwrap();
+    let members = members(&path);
+    let manifest: serde_json::Value = serde_json::from_slice(&members["manifest.json"]).unwrap();
+    let layers = manifest[0]["Layers"].as_array().unwrap().iter();
+    for member in layers.chain([&manifest[0]["Config"]]) {
+        let member = member.as_str().unwrap();
+        assert!(member.starts_with("blobs/sha512/") && members.contains_key(member), "{member}");
+    }
+    if has("skopeo") {
+        // Of configs, skopeo 1.9 knows sha256 only.
+        let source = format!("oci:{}:latest", out.display());
+        let raw = succeeds("skopeo", &["inspect", "--raw", &source]);
+        assert!(image.digest().as_ref().parse::<Digest>().unwrap().is_of(raw.as_bytes()), "{raw}");
+    }
+    if has("tar") {
+        let listed = succeeds("tar", &["-tf", path.to_str().unwrap()]);
+        assert_eq!(listed.lines().count(), members.len(), "GNU tar reads the long names");
+        assert!(listed.lines().all(|name| members.contains_key(name)), "{listed}");
     }
 }
 

@@ -7,7 +7,8 @@ use std::process::Command;
 
 use exporter::{Addition, Assembly, Image, Layer, assemble};
 use oci::compress::Encoding;
-use oci::document::{self, Descriptor};
+use oci::digest::Algorithm;
+use oci::document::{self, Descriptor, Manifest};
 use oci::layer::{Entry, Kind};
 use oci::media_type::Types;
 use oci::pack::{Content, Item, PackError, pack};
@@ -63,6 +64,26 @@ impl Fixture {
         let image = image.expect("an image");
         image.store(&self.layout).expect("documents are stored");
         image
+    }
+
+    /// The image with all of its blobs, and the manifest itself, addressed by sha512.
+    pub fn by_sha512(&self, image: &Image) -> Descriptor {
+        let keep = |descriptor: &Descriptor| {
+            let mut writer = self.layout.writer_by(Algorithm::Sha512).expect("a writer");
+            let mut reader = self.layout.open_verified(descriptor).expect("a blob");
+            std::io::copy(&mut reader, &mut writer).expect("a copy");
+            writer.finish().expect("a blob").descriptor(descriptor.media_type().as_ref())
+        };
+        let manifest = serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": Types::Oci.manifest(),
+            "config": keep(image.manifest.parsed.config()),
+            "layers": image.manifest.parsed.layers().iter().map(keep).collect::<Vec<_>>(),
+        });
+        let manifest = Manifest::parse(manifest.to_string().into(), None).expect("a manifest");
+        let manifest = manifest.digested_by(Algorithm::Sha512);
+        self.layout.put_document(&manifest).expect("a blob");
+        manifest.descriptor(Types::Oci.manifest())
     }
 
     /// An index of two platforms.

@@ -59,7 +59,7 @@ pub struct SelectionNeed {
 pub struct UrlNeed {
     /// The URL.
     pub url: String,
-    /// The digest that it must have.
+    /// The digest that it must have: an answer stands for bytes that have it, by whichever digest it names them.
     pub checksum: Option<Digest>,
     /// Whether the newest entry of an archive is looked for.
     pub time: SourceTime,

@@ -60,7 +60,11 @@ impl Lowering<'_> {
         let known = self
             .url(UrlNeed { url: url.to_owned(), checksum, time: SourceTime::Unused }, span)
             .ok_or(Missing)?;
-        if let Some(wanted) = checksum.filter(|wanted| *wanted != known.digest) {
+        // A checksum of another algorithm cannot be compared here; whoever answers the need verifies it.
+        let differs = |wanted: &Digest| {
+            wanted.algorithm() == known.digest.algorithm() && *wanted != known.digest
+        };
+        if let Some(wanted) = checksum.filter(differs) {
             let message = format!("digest mismatch {}: expected {wanted}", known.digest);
             self.error(Diagnostic::error(span, message));
             return Err(Missing);
@@ -74,7 +78,7 @@ impl Lowering<'_> {
             filename: filename.clone(),
             last_modified: known.last_modified,
         });
-        let platform = self.options.target_platform().clone();
+        let platform = self.options.build_platform.clone();
         Ok((self.source_step(op, &platform, label), filename))
     }
 
@@ -115,7 +119,7 @@ impl Lowering<'_> {
             keep_git_dir: keep,
             submodules: git.submodules.unwrap_or(true),
         });
-        let platform = self.options.target_platform().clone();
+        let platform = self.options.build_platform.clone();
         Ok(self.source_step(op, &platform, format!("git {}", text::without_credentials(&git.remote))))
     }
 }

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::Command;
 
 use super::*;
-use crate::document::{self, Document};
+use crate::digest::Algorithm;
+use crate::document::{self, Document, Root};
 use crate::media_type::{OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST};
 use crate::{Descriptor, DiffId, ImageConfig, Reference};
 
@@ -91,6 +92,69 @@ fn img_01_wrong_bytes_are_refused_and_leave_nothing() {
     }
     assert_eq!(layout.blobs_in_store().unwrap(), []);
     assert_eq!(std::fs::read_dir(layout.root().join("blobs")).unwrap().count(), 1);
+}
+
+#[test]
+fn img_04_sha512_blobs_have_a_directory_of_their_own() {
+    let (_directory, layout) = layout();
+    let (short, long) = (Digest::of(b"abc"), Algorithm::Sha512.digest(b"abc"));
+    assert!(!layout.has(&long).unwrap());
+    // Whichever algorithm the writer counted by, the promise is what is verified.
+    for algorithm in Algorithm::ALL {
+        for digest in [short, long] {
+            let mut writer = layout.writer_by(algorithm).unwrap();
+            writer.write_all(b"abc").unwrap();
+            let written = writer.finish_expecting(&digest, 3).unwrap();
+            assert_eq!(written, Written { digest, size: 3 });
+        }
+    }
+    let place = format!("blobs/sha512/{}", long.hex());
+    assert_eq!(std::fs::read(layout.root().join(place)).unwrap(), b"abc");
+    assert_eq!(layout.blobs_in_store().unwrap(), [(short, 3), (long, 3)]);
+    layout.remove(&short).unwrap();
+    assert!(!layout.has(&short).unwrap() && layout.has(&long).unwrap(), "they are two blobs");
+    let descriptor = document::descriptor("a/b", long, 3);
+    assert_eq!(layout.read_verified(&descriptor, 3).unwrap(), &b"abc"[..]);
+    std::fs::write(layout.blob_path(&long), b"abd").unwrap();
+    assert!(matches!(layout.read_verified(&descriptor, 3), Err(Error::Damaged { .. })));
+    layout.remove(&long).unwrap();
+    assert!(matches!(layout.open_blob(&long), Err(Error::MissingBlob { .. })));
+    // A name that is none of its directory's digests is no blob.
+    std::fs::write(layout.root().join("blobs/sha512").join(short.hex()), b"abc").unwrap();
+    std::fs::write(layout.root().join("blobs/sha256").join(long.hex()), b"abc").unwrap();
+    assert_eq!(layout.blobs_in_store().unwrap(), []);
+}
+
+#[test]
+fn img_04_wrong_sha512_bytes_leave_nothing() {
+    let (_directory, layout) = layout();
+    let good = Algorithm::Sha512.digest(b"abc");
+    for algorithm in Algorithm::ALL {
+        for (bytes, size) in [(&b"abd"[..], 3), (b"ab", 3), (b"ab", 2), (b"", 0)] {
+            let mut writer = layout.writer_by(algorithm).unwrap();
+            writer.write_all(bytes).unwrap();
+            let finished = writer.finish_expecting(&good, size);
+            assert!(matches!(finished, Err(Error::Damaged { .. })), "{bytes:?}");
+        }
+    }
+    assert_eq!(layout.blobs_in_store().unwrap(), []);
+    assert_eq!(std::fs::read_dir(layout.root().join("blobs")).unwrap().count(), 1);
+}
+
+#[test]
+fn documents_are_known_by_the_digest_that_names_them() {
+    let (_directory, layout) = layout();
+    let image = image(&layout, "a");
+    let manifest = match layout.read_root(&image).unwrap() {
+        Root::Manifest(manifest) => manifest.digested_by(Algorithm::Sha512),
+        Root::Index(_) => panic!("it is a manifest"),
+    };
+    let digest = layout.put_document(&manifest).unwrap();
+    assert_eq!((digest, digest.algorithm()), (manifest.digest, Algorithm::Sha512));
+    let descriptor = manifest.descriptor(OCI_MANIFEST);
+    assert_eq!(layout.read_root(&descriptor).unwrap().digest(), digest);
+    layout.tag(&"a:1".parse().unwrap(), &descriptor).unwrap();
+    assert_eq!(layout.resolve("a:1").unwrap().unwrap().digest().to_string(), digest.to_string());
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! What a store promises: it is ours alone, whole after any kill, and prune sees what builds use.
 
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::digest::Algorithm;
 use crate::lock::Attempt;
 use crate::{DiffId, Digest, document};
 
@@ -176,6 +178,31 @@ fn unmarked_objects_of_another_boot_are_checked_or_dropped() {
 }
 
 #[test]
+fn sha512_blobs_are_marked_checked_and_kept_like_others() {
+    let (_directory, store) = store();
+    let [good, torn] = ["good", "torn"].map(|text| {
+        let mut writer = store.layout().writer_by(Algorithm::Sha512).unwrap();
+        writer.write_all(text.as_bytes()).unwrap();
+        writer.finish().unwrap().digest
+    });
+    store.layout().put(b"torn").unwrap();
+    std::fs::write(store.layout().blob_path(&torn), "").unwrap();
+    let rebooted = after_reboot(&store);
+    assert!(rebooted.layout().has(&good).unwrap() && !rebooted.layout().has(&torn).unwrap());
+    assert_eq!(store.layout().blobs_in_store().unwrap(), [(Digest::of(b"torn"), 4), (good, 4)]);
+    let (_, blobs) = store.usage().into_iter().find(|(kind, _)| *kind == Kind::Blobs).unwrap();
+    assert_eq!(blobs.objects, 2);
+    // Shortening the list of marks looks for a blob where it is.
+    store.make_durable().unwrap();
+    let marks = store.root().join("marks/durable");
+    let gone: String = (0..3000).map(|number| format!("layer/root/{number}\n")).collect();
+    std::fs::write(&marks, std::fs::read_to_string(&marks).unwrap() + &gone).unwrap();
+    store.sweep().unwrap();
+    assert!(after_reboot(&store).journal().trusts(&Journal::blob(&good)));
+    assert!(!after_reboot(&store).journal().trusts(&Journal::blob(&torn)));
+}
+
+#[test]
 fn durable_objects_outlive_a_boot() {
     let (_directory, store) = store();
     let staging = store.staging().unwrap();
@@ -215,8 +242,10 @@ fn prune_sees_live_leases_only() {
     let (_directory, store) = store();
     let things = [
         Leased::Blob(Digest::of(b"b")),
+        Leased::Blob(Algorithm::Sha512.digest(b"b")),
         Leased::Layer("root".into(), "id".into()),
         Leased::Diff(DiffId(Digest::of(b"d"))),
+        Leased::Diff(DiffId(Algorithm::Sha512.digest(b"d"))),
         Leased::Step("k".into()),
     ];
     let lease = store.lease().unwrap();
@@ -229,7 +258,7 @@ fn prune_sees_live_leases_only() {
         let guard = store.prune_guard().unwrap();
         assert!(things.iter().all(|thing| guard.is_leased(thing)), "{:?}", guard.leased());
         assert!(!guard.is_leased(&Leased::Step("dead".into())));
-        assert_eq!(guard.leased().len(), 4);
+        assert_eq!(guard.leased().len(), 6);
     }
     drop(lease);
     assert_eq!(store.prune_guard().unwrap().leased(), []);

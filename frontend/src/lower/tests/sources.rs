@@ -1,5 +1,7 @@
 //! Files, mounts and contexts.
 
+use oci::digest::Algorithm;
+
 use super::*;
 
 #[test]
@@ -35,6 +37,21 @@ fn sources_of_copy_and_add() {
     refused("FROM a\nCOPY --chmod=64a x /\n", "invalid chmod parameter: '64a'");
     refused("FROM a\nADD --checksum=sha256:00 x /\n", "checksum requires HTTP(S) or Git sources");
     refused("FROM a\nCOPY [\"[a-\", \"/\"]\n", "invalid source");
+}
+
+#[test]
+fn img_04_checksums_are_of_sha256_or_sha512() {
+    let add = |checksum: &str| format!("FROM a\nADD --checksum={checksum} https://h/f /\n");
+    let right = Digest::of(b"url");
+    done(&add(&right.to_string()));
+    refused(&add(&Digest::of(b"other").to_string()), "digest mismatch");
+    // The answer, which is named by sha256, was verified by whoever gave it; the step is the same.
+    let definition = done(&add(&Algorithm::Sha512.digest(b"url").to_string()));
+    let Op::Http(http) = &definition.graph.step(StepId(1)).op else { panic!("a download") };
+    assert_eq!(http.digest, right);
+    for bad in ["md5:00", "sha384:00", &format!("sha512:{}", right.hex()), &format!("sha512:{}", "A".repeat(128))] {
+        refused(&add(bad), "digest");
+    }
 }
 
 #[test]

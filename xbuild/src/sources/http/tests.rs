@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use oci::digest::Algorithm;
+
 use super::*;
 use crate::sources::Secrets;
 use crate::sources::testing::{Fixture, Reply, Request, Server};
@@ -97,6 +99,29 @@ async fn a_checksum_that_was_met_before_needs_no_server() {
     let second = fetch(&fixture.sources, &url, Some(digest())).await.unwrap();
     assert_eq!(second, Fetched { freshness: Freshness::Known, ..first });
     assert_eq!(server.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn img_04_a_checksum_by_sha512_is_verified_and_the_blob_is_the_same() {
+    let server = Server::start(conditional);
+    let fixture = Fixture::new();
+    let url = server.url("/foo");
+    let [right, wrong] = [BODY, "other"].map(|text| Algorithm::Sha512.digest(text.as_bytes()));
+    let error = fetch(&fixture.sources, &url, Some(wrong)).await.unwrap_err().to_string();
+    assert!(error.starts_with("digest mismatch") && error.contains(&right.to_string()), "{error}");
+    assert_eq!(fixture.blobs(), 0);
+    assert_eq!(std::fs::read_dir(fixture.sources.store.root().join("images/blobs")).unwrap().count(), 1);
+    let first = fetch(&fixture.sources, &url, Some(right)).await.unwrap();
+    assert_eq!((first.digest, first.freshness), (digest(), Freshness::Downloaded));
+    let asked = server.requests().len();
+    for checksum in [right, digest()] {
+        let again = fetch(&fixture.sources, &url, Some(checksum)).await.unwrap();
+        assert_eq!(again, Fetched { freshness: Freshness::Known, ..first.clone() });
+    }
+    assert_eq!(server.requests().len(), asked);
+    // What is unchanged on the server is wrong all the same.
+    let error = fetch(&fixture.sources, &url, Some(wrong)).await.unwrap_err();
+    assert!(error.to_string().starts_with("digest mismatch"), "{error}");
 }
 
 #[tokio::test]
