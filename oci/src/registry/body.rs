@@ -12,13 +12,22 @@ use tokio::sync::mpsc;
 use super::client::{Client, Meter};
 use super::error::Problem;
 use super::event::{Event, Events};
+use super::push::Upload;
+use crate::digest::Hasher;
 use crate::{Digest, Reference};
 
 /// Where a blob's bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BlobSource {
-    /// In a file.
+    /// In a file whose bytes are known to be right.
     File(PathBuf),
+    /// In a part of a file that others may have written; verified while it is sent in one piece.
+    Part {
+        /// The file.
+        path: PathBuf,
+        /// Where the blob starts in it.
+        offset: u64,
+    },
     /// In memory.
     Bytes(Bytes),
     /// In a repository of a registry; they are streamed through when the target has no other way to them.
@@ -42,6 +51,8 @@ pub(super) struct BlobPart {
     pub from: u64,
     /// Bytes to send.
     pub length: u64,
+    /// Registry and repository that it goes to.
+    to: String,
     failure: Arc<Mutex<Option<Problem>>>,
 }
 
@@ -54,15 +65,24 @@ const AHEAD: usize = 4;
 type Chunks = mpsc::Receiver<io::Result<Bytes>>;
 
 impl BlobPart {
-    pub fn new(source: &BlobSource, digest: Digest, size: u64, from: u64, length: u64) -> Self {
-        Self { source: source.clone(), digest, size, from, length, failure: Arc::default() }
+    /// The `length` bytes from `from` of a blob, on their way to the repository of `target`.
+    pub fn new(upload: &Upload, target: &Reference, from: u64, length: u64) -> Self {
+        let Upload { source, digest, size, mounts: _ } = upload;
+        let (source, digest, size, to) = (source.clone(), *digest, *size, target.place());
+        Self { source, digest, size, from, length, to, failure: Arc::default() }
     }
 
     /// Opens the stream from its start.
     pub async fn open(&self, client: &Client) -> Result<(reqwest::Body, Arc<Meter>), Problem> {
         let chunks = match &self.source {
             BlobSource::File(path) => {
-                read_file(path, self.from, self.length).map_err(|source| self.unreadable(source))?
+                let check = Check::none();
+                read_file(path, self.from, self.length, check).map_err(|source| self.unreadable(source))?
+            }
+            BlobSource::Part { path, offset } => {
+                let check = self.check();
+                let read = read_file(path, offset + self.from, self.length, check);
+                read.map_err(|source| self.unreadable(source))?
             }
             BlobSource::Bytes(bytes) => self.slices(bytes)?,
             BlobSource::Remote(reference) => self.forward(client, reference),
@@ -77,9 +97,15 @@ impl BlobPart {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// A blob that is sent whole can be verified; of the rest of one the registry compares the digest.
+    fn check(&self) -> Check {
+        let whole = self.from == 0 && self.length == self.size;
+        Check(whole.then(|| (self.digest, self.digest.algorithm().hasher())))
+    }
+
     fn unreadable(&self, source: io::Error) -> Problem {
         let what = match &self.source {
-            BlobSource::File(path) => path.display().to_string(),
+            BlobSource::File(path) | BlobSource::Part { path, .. } => path.display().to_string(),
             BlobSource::Bytes(_) | BlobSource::Remote(_) => self.digest.to_string(),
         };
         Problem::Source { what, source }
@@ -91,7 +117,8 @@ impl BlobPart {
         meter: Arc<Meter>,
         events: Events,
     ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
-        let (digest, failure) = (self.digest, self.failure.clone());
+        let (digest, size, from) = (self.digest, self.size, self.from);
+        let (to, failure) = (self.to.clone(), self.failure.clone());
         let what = self.unreadable(io::ErrorKind::Other.into());
         let name = match what {
             Problem::Source { what, .. } => what,
@@ -99,8 +126,9 @@ impl BlobPart {
         };
         tokio_stream(chunks).map(move |chunk| match chunk {
             Ok(bytes) => {
-                meter.taken.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                events.tell(Event::Sent { digest, bytes: bytes.len() as u64 });
+                let length = bytes.len() as u64;
+                let end = from + length + meter.taken.fetch_add(length, Ordering::Relaxed);
+                events.tell(Event::Sent { digest, to: to.clone(), bytes: length, end, size });
                 Ok(bytes)
             }
             Err(error) => {
@@ -168,8 +196,33 @@ fn tokio_stream(mut chunks: Chunks) -> impl Stream<Item = io::Result<Bytes>> + S
     futures_util::stream::poll_fn(move |context| chunks.poll_recv(context))
 }
 
-/// Reads `length` bytes from `from` on a thread that may block.
-fn read_file(path: &Path, from: u64, length: u64) -> io::Result<Chunks> {
+/// Compares what is read with a digest, where there is one to compare with.
+struct Check(Option<(Digest, Hasher)>);
+
+impl Check {
+    fn none() -> Self {
+        Self(None)
+    }
+
+    /// Takes the next bytes; `left` more follow.
+    fn take(&mut self, bytes: &[u8], left: u64) -> io::Result<()> {
+        let Some((expected, hasher)) = &mut self.0 else { return Ok(()) };
+        hasher.update(bytes);
+        if left > 0 {
+            return Ok(());
+        }
+        let found = hasher.clone().finish();
+        if found == *expected {
+            return Ok(());
+        }
+        let what = format!("blob {expected} is damaged: its bytes have the digest {found}");
+        Err(io::Error::new(io::ErrorKind::InvalidData, what))
+    }
+}
+
+/// Reads `length` bytes from `from` on a thread that may block. The last of them are held back until all are
+/// checked.
+fn read_file(path: &Path, from: u64, length: u64, mut check: Check) -> io::Result<Chunks> {
     let mut file = std::fs::File::open(path)?;
     let (sender, receiver) = mpsc::channel(AHEAD);
     tokio::task::spawn_blocking(move || {
@@ -178,8 +231,10 @@ fn read_file(path: &Path, from: u64, length: u64) -> io::Result<Chunks> {
         while left > 0 {
             let want = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK);
             let mut buffer = BytesMut::zeroed(want);
-            let read = std::mem::replace(&mut start, Ok(())).and_then(|()| file.read_exact(&mut buffer));
             left -= want as u64;
+            let read = std::mem::replace(&mut start, Ok(()))
+                .and_then(|()| file.read_exact(&mut buffer))
+                .and_then(|()| check.take(&buffer, left));
             let failed = read.is_err();
             if sender.blocking_send(read.map(|()| buffer.freeze())).is_err() || failed {
                 return;

@@ -44,20 +44,34 @@ pub enum Event {
     Received {
         /// The blob.
         digest: Digest,
+        /// Registry and repository that it was asked of.
+        from: String,
         /// Bytes in addition to those told before.
         bytes: u64,
+        /// Bytes of the whole blob.
+        size: u64,
     },
     /// Bytes of a blob were handed to the connection.
     Sent {
         /// The blob.
         digest: Digest,
+        /// Registry and repository that it goes to.
+        to: String,
         /// Bytes in addition to those told before; more than the size in sum where some were sent twice.
         bytes: u64,
+        /// Where in the blob they end.
+        end: u64,
+        /// Bytes of the whole blob.
+        size: u64,
     },
     /// A blob is in the target repository now.
     Pushed {
         /// The blob.
         digest: Digest,
+        /// Registry and repository.
+        to: String,
+        /// Its bytes.
+        size: u64,
         /// How it got there.
         way: Way,
     },

@@ -118,7 +118,7 @@ fn is_distributable(media_type: &str) -> bool {
 fn upload(target: &Reference, blob: &PushBlob) -> Upload {
     let own = match &blob.source {
         BlobSource::Remote(reference) => Some(reference),
-        BlobSource::File(_) | BlobSource::Bytes(_) => None,
+        BlobSource::File(_) | BlobSource::Part { .. } | BlobSource::Bytes(_) => None,
     };
     let mut mounts = Vec::new();
     for place in own.into_iter().chain(&blob.found_in) {
@@ -139,30 +139,48 @@ pub(super) enum Check {
     Distrust,
 }
 
+/// What is believed of the repository.
+#[derive(Debug, Clone, Copy)]
+enum Known<'a> {
+    /// These blobs are in it, others if it says so.
+    There(&'a BTreeSet<Digest>),
+    /// Nothing that it says.
+    Nothing,
+}
+
 impl Client {
     /// Carries out `plan`.
     ///
     /// # Errors
     /// [`Error`] with action [`Action::Push`]. What was uploaded stays, so that the same plan continues there.
     pub async fn push(&self, plan: &PushPlan) -> Result<Pushed, Error> {
-        self.push_inner(plan).await.map_err(|problem| error(Action::Push, shown(plan), problem))
+        self.push_rest(plan, &BTreeSet::new()).await
     }
 
-    async fn push_inner(&self, plan: &PushPlan) -> Result<Pushed, Problem> {
+    /// Carries out what is left of `plan`: the blobs `there` were put into the repository ahead of it. Should the
+    /// registry not know them after all, they are sent again.
+    ///
+    /// # Errors
+    /// As [`Client::push`].
+    pub async fn push_rest(&self, plan: &PushPlan, there: &BTreeSet<Digest>) -> Result<Pushed, Error> {
+        self.push_inner(plan, there).await.map_err(|problem| error(Action::Push, shown(plan), problem))
+    }
+
+    async fn push_inner(&self, plan: &PushPlan, there: &BTreeSet<Digest>) -> Result<Pushed, Problem> {
         let endpoint = Endpoint::origin(self.settings(), &plan.target)?;
         let subject = push_subject(&plan.target, &plan.uploads);
         let Some(root) = plan.documents.last() else {
-            let uploaded = self.push_blobs(&endpoint, &subject, plan, Check::Head).await?;
+            let uploaded = self.push_blobs(&endpoint, &subject, plan, Known::There(there)).await?;
             return Ok(Pushed { digest: Digest::of(b""), uploaded });
         };
         let missing = self.missing_tags(&endpoint, &subject, plan, root).await?;
         if missing.is_empty() && !root.tags.is_empty() {
             return Ok(Pushed { digest: root.digest, uploaded: 0 });
         }
-        let mut uploaded = self.push_blobs(&endpoint, &subject, plan, Check::Head).await?;
+        let mut uploaded = self.push_blobs(&endpoint, &subject, plan, Known::There(there)).await?;
         let digest = match self.put_documents(&endpoint, &subject, plan, &missing).await {
             Err(problem) if names_unknown_blob(&problem) => {
-                uploaded += self.push_blobs(&endpoint, &subject, plan, Check::Distrust).await?;
+                uploaded += self.push_blobs(&endpoint, &subject, plan, Known::Nothing).await?;
                 self.put_documents(&endpoint, &subject, plan, &missing).await?
             }
             result => result?,
@@ -202,15 +220,47 @@ impl Client {
         run.await.map_err(|problem| error(Action::Push, target, problem))
     }
 
+    /// Finds one blob in the repository of `target`, or has it linked from another of the registry; `None` where
+    /// it must be sent. No byte of it is.
+    ///
+    /// # Errors
+    /// [`Error`] with action [`Action::Push`].
+    pub async fn find_blob(&self, target: &Reference, upload: &Upload) -> Result<Option<Way>, Error> {
+        let run = async {
+            let endpoint = Endpoint::origin(self.settings(), target)?;
+            let subject = push_subject(target, std::slice::from_ref(upload));
+            self.find_or_link(&endpoint, &subject, target, upload).await
+        };
+        run.await.map_err(|problem| error(Action::Push, target, problem))
+    }
+
+    /// Asks whether we may write into the repository of `target`, by opening an upload and giving it back.
+    ///
+    /// # Errors
+    /// [`Error`] with action [`Action::Push`]; [`Error::is_denied`] says whether it is a definite no.
+    pub async fn check_push(&self, target: &Reference) -> Result<(), Error> {
+        let run = async {
+            let endpoint = Endpoint::origin(self.settings(), target)?;
+            self.try_upload(&endpoint, &push_subject(target, &[]), target).await
+        };
+        run.await.map_err(|problem| error(Action::Push, target, problem))
+    }
+
     async fn push_blobs(
         &self,
         endpoint: &Endpoint,
         subject: &Subject,
         plan: &PushPlan,
-        check: Check,
+        known: Known<'_>,
     ) -> Result<u64, Problem> {
         let parallel = self.settings().limits.parallel.max(1);
-        let sizes = futures_util::stream::iter(&plan.uploads).map(|upload| async move {
+        let (check, there) = match known {
+            Known::There(there) => (Check::Head, Some(there)),
+            Known::Nothing => (Check::Distrust, None),
+        };
+        let left =
+            plan.uploads.iter().filter(|upload| !there.is_some_and(|there| there.contains(&upload.digest)));
+        let sizes = futures_util::stream::iter(left).map(|upload| async move {
             let way = self.ensure_blob(endpoint, subject, &plan.target, upload, check).await?;
             Ok::<u64, Problem>(if way == Way::Uploaded { upload.size } else { 0 })
         });
@@ -262,7 +312,8 @@ impl Client {
                 if status.is_client_error() && !names_unknown_blob(&problem) =>
             {
                 let known_by = Digest::of(&root.raw);
-                let text = format!("{problem}: it keeps no images by {algorithm}; this one is {known_by} there");
+                let text =
+                    format!("{problem}: it keeps no images by {algorithm}; this one is {known_by} there");
                 self.events().tell(Event::Note(text));
                 Ok(known_by)
             }

@@ -181,7 +181,8 @@ impl RangeStream {
             self.await_end(answer).await?;
         }
         if !chunk.is_empty() {
-            self.client.events().tell(Event::Received { digest: self.digest, bytes: chunk.len() as u64 });
+            let (digest, from, size) = (self.digest, self.reference.place(), self.size);
+            self.client.events().tell(Event::Received { digest, from, bytes: chunk.len() as u64, size });
         }
         Ok(chunk)
     }

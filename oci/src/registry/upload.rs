@@ -1,12 +1,13 @@
 //! One blob into one repository: ask, link, send whole, and where that fails send in pieces and go on where the
 //! registry stopped.
 
+use bytes::Bytes;
 use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RANGE};
 use reqwest::{Method, StatusCode, Url};
 
 use super::answer::Answer;
 use super::auth::Subject;
-use super::body::{BlobPart, Payload};
+use super::body::{BlobPart, BlobSource, Payload};
 use super::client::{Client, Request, Retrier, join};
 use super::endpoint::Endpoint;
 use super::error::Problem;
@@ -90,8 +91,56 @@ impl Client {
         } else {
             transfer.run().await?
         };
-        self.events().tell(Event::Pushed { digest: upload.digest, way: way.clone() });
+        self.tell_pushed(target, upload, &way);
         Ok(way)
+    }
+
+    /// Looks for the blob in the repository of `target`, and has it linked from others. Sends no byte of it.
+    pub(super) async fn find_or_link(
+        &self,
+        endpoint: &Endpoint,
+        subject: &Subject,
+        target: &Reference,
+        upload: &Upload,
+    ) -> Result<Option<Way>, Problem> {
+        let what = format!("layer {}", upload.digest);
+        let transfer = Transfer { client: self, endpoint, subject, target, upload, what };
+        let way = if transfer.exists().await? {
+            Way::Existed
+        } else if upload.mounts.is_empty() {
+            return Ok(None);
+        } else {
+            match transfer.begin_or_link().await? {
+                Begun::Linked(from) => Way::Mounted { from },
+                Begun::Session(session, _) => {
+                    transfer.cancel(session).await;
+                    return Ok(None);
+                }
+            }
+        };
+        self.tell_pushed(target, upload, &way);
+        Ok(Some(way))
+    }
+
+    /// Opens an upload and gives it back.
+    pub(super) async fn try_upload(
+        &self,
+        endpoint: &Endpoint,
+        subject: &Subject,
+        target: &Reference,
+    ) -> Result<(), Problem> {
+        let source = BlobSource::Bytes(Bytes::new());
+        let upload = &Upload { digest: Digest::of(b""), size: 0, source, mounts: Vec::new() };
+        let what = "permission to push".to_owned();
+        let transfer = Transfer { client: self, endpoint, subject, target, upload, what };
+        let (session, _) = transfer.begin().await?;
+        transfer.cancel(session).await;
+        Ok(())
+    }
+
+    fn tell_pushed(&self, target: &Reference, upload: &Upload, way: &Way) {
+        let (digest, size) = (upload.digest, upload.size);
+        self.events().tell(Event::Pushed { digest, to: target.place(), size, way: way.clone() });
     }
 }
 
@@ -247,8 +296,7 @@ impl Transfer<'_> {
         if length == 0 {
             return Payload::Empty;
         }
-        let upload = self.upload;
-        Payload::Stream(BlobPart::new(&upload.source, upload.digest, upload.size, from, length))
+        Payload::Stream(BlobPart::new(self.upload, self.target, from, length))
     }
 
     /// Ends the session, with the whole blob or with nothing.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use oci::document::{Descriptor, descriptor};
 use oci::registry::{
-    BlobSource, Client, Event, Events, PushBlob, PushDocument, PushImage, RetryPolicy, Settings,
+    BlobSource, Client, Event, Events, PushBlob, PushDocument, PushImage, RetryPolicy, Settings, Way,
 };
 use oci::{Digest, Reference, media_type};
 use serde_json::json;
@@ -31,6 +31,15 @@ pub fn client(settings: Settings) -> (Client, Arc<Mutex<Vec<Event>>>) {
     let told: Arc<Mutex<Vec<Event>>> = Arc::default();
     let sink = told.clone();
     (Client::new(settings, Events::new(move |event| sink.lock().unwrap().push(event))), told)
+}
+
+/// How a blob got where it was pushed to, each time that it was.
+pub fn ways(told: &[Event], blob: Digest) -> Vec<Way> {
+    let ways = told.iter().filter_map(|event| match event {
+        Event::Pushed { digest, way, .. } if *digest == blob => Some(way.clone()),
+        _ => None,
+    });
+    ways.collect()
 }
 
 /// Bytes that no compression makes smaller, the same for the same seed.
@@ -95,9 +104,18 @@ pub async fn read_blob(
     reference: &Reference,
     bytes: &[u8],
 ) -> Result<Vec<u8>, oci::registry::Error> {
+    pull_blob(client, reference, Digest::of(bytes), bytes.len() as u64).await
+}
+
+/// The whole of a blob by any digest.
+pub async fn pull_blob(
+    client: &Client,
+    reference: &Reference,
+    digest: Digest,
+    size: u64,
+) -> Result<Vec<u8>, oci::registry::Error> {
     let mut file = tempfile::tempfile().unwrap();
-    let copy = file.try_clone().unwrap();
-    client.pull_file(reference, Digest::of(bytes), bytes.len() as u64, copy).await?;
+    client.pull_file(reference, digest, size, file.try_clone().unwrap()).await?;
     let mut read = Vec::new();
     file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_end(&mut read)).unwrap();
     Ok(read)

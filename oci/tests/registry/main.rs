@@ -1,13 +1,21 @@
 //! The registry client against real and scripted servers on loopback.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod ahead;
 mod attacks;
 mod auth;
+mod checks;
 mod fixture;
+mod frames;
+mod harbor;
+mod http2;
 mod memory;
+mod on_harbor;
+mod parts;
 mod proxy;
 mod real;
 mod server;
+mod sha512;
 mod sweep;
 mod tls;
 mod uploads;
