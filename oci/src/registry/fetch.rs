@@ -214,6 +214,10 @@ impl<'a> Fetch<'a> {
         if let Some(part) = part {
             return self.range(part, Sharing::Own).map(Some);
         }
+        // Another one may have asked while this one waited for its turn.
+        if *self.stage.borrow() == Stage::Ending {
+            return Ok(None);
+        }
         for attempt in 0..SPLIT_ATTEMPTS {
             let Some(part) = self.plan().propose(1 << attempt) else { break };
             let mut range = self.range(part.clone(), Sharing::Own)?;

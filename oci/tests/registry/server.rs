@@ -26,6 +26,18 @@ impl Request {
     pub fn path(&self) -> &str {
         self.target.split('?').next().unwrap_or_default()
     }
+
+    /// The query's pairs, decoded; of several with one name the last.
+    pub fn query(&self) -> BTreeMap<String, String> {
+        self.pairs().into_iter().collect()
+    }
+
+    /// The query's pairs, decoded, in their order.
+    pub fn pairs(&self) -> Vec<(String, String)> {
+        let query = self.target.split_once('?').map_or("", |(_, query)| query);
+        let url = reqwest::Url::parse(&format!("http://h/?{query}")).unwrap();
+        url.query_pairs().into_owned().collect()
+    }
 }
 
 /// What the server does then.
@@ -40,11 +52,21 @@ pub struct Reply {
     pub length: Option<usize>,
     /// Pause between single bytes of the body.
     pub trickle: Option<Duration>,
+    /// Bytes of the body after which nothing is sent until the gate is open.
+    pub hold: Option<(usize, Arc<AtomicBool>)>,
 }
 
 impl Reply {
     pub fn new(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: Vec::new(), cut: None, length: None, trickle: None }
+        Self {
+            status,
+            headers: Vec::new(),
+            body: Vec::new(),
+            cut: None,
+            length: None,
+            trickle: None,
+            hold: None,
+        }
     }
 
     pub fn header(mut self, name: &str, value: impl Into<String>) -> Self {
@@ -225,7 +247,7 @@ fn answer(stream: &mut TcpStream, reply: &Reply, head: bool) -> bool {
     let mut sent = stream.write_all(text.as_bytes());
     match reply.trickle {
         _ if head => {}
-        None => sent = sent.and_then(|()| stream.write_all(body)),
+        None => sent = sent.and_then(|()| write(stream, body, reply.hold.as_ref())),
         Some(pause) => {
             for byte in body {
                 sent = sent.and_then(|()| stream.write_all(std::slice::from_ref(byte)));
@@ -237,4 +259,21 @@ fn answer(stream: &mut TcpStream, reply: &Reply, head: bool) -> bool {
         let _ = stream.shutdown(std::net::Shutdown::Both);
     }
     sent.is_ok() && reply.cut.is_none()
+}
+
+fn write(
+    stream: &mut TcpStream,
+    body: &[u8],
+    hold: Option<&(usize, Arc<AtomicBool>)>,
+) -> std::io::Result<()> {
+    let (before, after) = body.split_at(hold.map_or(0, |(length, _)| (*length).min(body.len())));
+    stream.write_all(before)?;
+    // A gate that is never opened fails the test by itself, not by hanging.
+    for _ in 0..2000 {
+        if hold.is_none_or(|(_, gate)| gate.load(Ordering::SeqCst)) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    stream.write_all(after)
 }
