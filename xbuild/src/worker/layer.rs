@@ -13,7 +13,7 @@ use oci::layer::{LayerIndex, resolve};
 use oci::pack::Item;
 use oci::reference::Reference;
 use oci::store::{Leased, Store};
-use oci::{ChainId, DiffId};
+use oci::{ChainId, DiffId, Digest};
 use solver::LayerResult;
 use tokio::sync::{OnceCell, watch};
 
@@ -60,6 +60,8 @@ pub struct Layers {
     build: Arc<Build>,
     registries: Arc<Registries>,
     fresh: Mutex<Vec<Arc<Layer>>>,
+    /// Blobs that were or are being downloaded. Several stages may need the same one at the same time.
+    downloads: Mutex<BTreeMap<Digest, Arc<OnceCell<()>>>>,
 }
 
 impl Layer {
@@ -106,7 +108,7 @@ impl Layers {
     /// Works on `store`, downloading through `registries`.
     pub fn new(store: Arc<Store>, build: Arc<Build>, registries: Arc<Registries>) -> Self {
         let layers = LayerStore::new((*store).clone(), FLAVOUR);
-        Self { store, layers, build, registries, fresh: Mutex::default() }
+        Self { store, layers, build, registries, fresh: Mutex::default(), downloads: Mutex::default() }
     }
 
     /// Packs what a RUN wrote in the background. `upper` is named `fs` and alone in its directory; `index` needs
@@ -192,11 +194,19 @@ impl Layers {
     pub async fn download(&self, blob: &Blob) -> Result<(), StepError> {
         let Some(remote) = &blob.remote else { return Ok(()) };
         let digest = oci::document::digest_of(&blob.descriptor).map_err(oci::Error::from)?;
+        let download = {
+            let mut downloads = self.downloads.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(downloads.entry(digest).or_default())
+        };
+        let run = || self.download_blob(remote, digest, blob.descriptor.size());
+        download.get_or_try_init(run).await.map(drop)
+    }
+
+    async fn download_blob(&self, remote: &Reference, digest: Digest, size: u64) -> Result<(), StepError> {
         let layout = self.store.layout();
         if layout.has(&digest)? {
             return Ok(());
         }
-        let size = blob.descriptor.size();
         self.store.check_space(size)?;
         let incoming = layout.incoming()?;
         self.registries.client()?.pull_file(remote, digest, size, incoming.file()?).await?;
