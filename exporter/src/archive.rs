@@ -2,17 +2,18 @@
 //!
 //! Members are in name order with fixed headers, and blobs go from file to file inside the kernel.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 
-use oci::document::Descriptor;
+use oci::document::{Descriptor, Manifest};
 use oci::layout::{CONTAINERD_NAME, LAYOUT_FILE, REF_NAME};
-use oci::{Layout, Reference};
+use oci::{Digest, Layout, Reference};
 use serde_json::{Value, json};
 
 use crate::closure::{self, Closure};
 use crate::error::{Error, Result};
-use crate::layout::export_names;
+use crate::layout::{Label, labels};
 
 /// Blocks of a tar archive.
 const BLOCK: u64 = 512;
@@ -20,19 +21,44 @@ const BLOCK: u64 = 512;
 /// Bytes of the name field of a header.
 const NAME: usize = 100;
 
+/// What an archive is to hold, wherever its blobs are.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts<'a> {
+    /// The manifest or index that the image is known by.
+    pub root: &'a Descriptor,
+    /// The images in it.
+    pub manifests: &'a [Manifest],
+    /// Size of every blob, documents included.
+    pub blobs: &'a BTreeMap<Digest, u64>,
+}
+
 /// Writes the image `root` of `layout` as an OCI layout in a tar archive. `root` may be an index.
 ///
 /// # Errors
 /// [`Error::Oci`] for missing or damaged blobs, [`Error::Io`].
 pub fn oci(layout: &Layout, root: &Descriptor, names: &[Reference], out: &mut File) -> Result<()> {
     let closure = closure::of(layout, root)?;
-    let index = index(root, names);
     closure.verified(layout, || {
-        write_blobs(layout, &closure, out)?;
-        write_bytes(out, "index.json", &index)?;
-        write_bytes(out, "oci-layout", LAYOUT_FILE.as_bytes())?;
-        end(out)
+        oci_of(&parts(root, &closure), &labels(names), out, |digest, size, out| {
+            from_layout(layout, digest, size, out)
+        })
     })
+}
+
+/// Writes an OCI layout in a tar archive; `blob` writes the bytes of each blob, in digest order, and verifies them.
+///
+/// # Errors
+/// Those of `blob`, and [`Error::Io`].
+pub fn oci_of<E: From<Error>>(
+    parts: &Parts<'_>,
+    labels: &[Label],
+    out: &mut File,
+    blob: impl FnMut(&Digest, u64, &mut File) -> Result<(), E>,
+) -> Result<(), E> {
+    write_blobs(parts.blobs, out, blob)?;
+    write_bytes(out, "index.json", &index(parts.root, labels))?;
+    write_bytes(out, "oci-layout", LAYOUT_FILE.as_bytes())?;
+    Ok(end(out)?)
 }
 
 /// Writes the image `root` of `layout` as an archive for `docker load` and `podman load`: an OCI layout with the
@@ -42,35 +68,64 @@ pub fn oci(layout: &Layout, root: &Descriptor, names: &[Reference], out: &mut Fi
 /// [`Error::Unsupported`] for an index of several images, [`Error::Oci`], [`Error::Io`].
 pub fn docker(layout: &Layout, root: &Descriptor, names: &[Reference], out: &mut File) -> Result<()> {
     let closure = closure::of(layout, root)?;
-    let [manifest] = &closure.manifests[..] else {
-        let what = format!("{} images — export one platform, or use type=oci", closure.manifests.len());
+    let parts = parts(root, &closure);
+    // Refused before anything is read.
+    docker_list(&parts, &[])?;
+    closure.verified(layout, || {
+        docker_of(&parts, names, &labels(names), out, |digest, size, out| {
+            from_layout(layout, digest, size, out)
+        })
+    })
+}
+
+/// Writes an archive for `docker load`; `names` are what Docker will call the image, `labels` what the OCI layout
+/// inside does. `blob` is as for [`oci_of`].
+///
+/// # Errors
+/// [`Error::Unsupported`] for several images, those of `blob`, and [`Error::Io`].
+pub fn docker_of<E: From<Error>>(
+    parts: &Parts<'_>,
+    names: &[Reference],
+    labels: &[Label],
+    out: &mut File,
+    blob: impl FnMut(&Digest, u64, &mut File) -> Result<(), E>,
+) -> Result<(), E> {
+    let list = docker_list(parts, names)?;
+    write_blobs(parts.blobs, out, blob)?;
+    write_bytes(out, "index.json", &index(parts.root, labels))?;
+    write_bytes(out, "manifest.json", list.to_string().as_bytes())?;
+    write_bytes(out, "oci-layout", LAYOUT_FILE.as_bytes())?;
+    Ok(end(out)?)
+}
+
+fn docker_list(parts: &Parts<'_>, names: &[Reference]) -> Result<Value> {
+    let [manifest] = parts.manifests else {
+        let what = format!("{} images — export one platform, or use type=oci", parts.manifests.len());
         return Err(Error::Unsupported { output: "a Docker archive", what });
     };
     manifest.require_image().map_err(|error| oci::Error::document("export", error))?;
     let path = |descriptor: &Descriptor| format!("blobs/{}", descriptor.digest().as_ref().replace(':', "/"));
     let tags: Vec<String> = names.iter().map(|name| name.clone().with_default_tag().familiar()).collect();
-    let docker = json!([{
+    Ok(json!([{
         "Config": path(manifest.parsed.config()),
         "RepoTags": tags,
         "Layers": manifest.parsed.layers().iter().map(path).collect::<Vec<_>>(),
-    }]);
-    let index = index(root, names);
-    closure.verified(layout, || {
-        write_blobs(layout, &closure, out)?;
-        write_bytes(out, "index.json", &index)?;
-        write_bytes(out, "manifest.json", docker.to_string().as_bytes())?;
-        write_bytes(out, "oci-layout", LAYOUT_FILE.as_bytes())?;
-        end(out)
-    })
+    }]))
 }
 
-fn index(root: &Descriptor, names: &[Reference]) -> Vec<u8> {
+fn parts<'a>(root: &'a Descriptor, closure: &'a Closure) -> Parts<'a> {
+    Parts { root, manifests: &closure.manifests, blobs: &closure.blobs }
+}
+
+fn index(root: &Descriptor, labels: &[Label]) -> Vec<u8> {
     let entry = || serde_json::to_value(root).expect("a descriptor serialises");
     let mut entries: Vec<Value> = Vec::new();
-    for (full, tag) in export_names(names) {
+    for label in labels {
         let mut entry = entry();
-        entry["annotations"][CONTAINERD_NAME] = full.into();
-        entry["annotations"][REF_NAME] = tag.into();
+        if let Some(full) = &label.full {
+            entry["annotations"][CONTAINERD_NAME] = full.as_str().into();
+        }
+        entry["annotations"][REF_NAME] = label.ref_name.as_str().into();
         entries.push(entry);
     }
     if entries.is_empty() {
@@ -84,24 +139,33 @@ fn index(root: &Descriptor, names: &[Reference]) -> Vec<u8> {
     index.to_string().into_bytes()
 }
 
-fn write_blobs(layout: &Layout, closure: &Closure, out: &mut File) -> Result<()> {
+fn write_blobs<E: From<Error>>(
+    blobs: &BTreeMap<Digest, u64>,
+    out: &mut File,
+    mut blob: impl FnMut(&Digest, u64, &mut File) -> Result<(), E>,
+) -> Result<(), E> {
     write(out, &header("blobs/", 0, tar::EntryType::Directory))?;
     let mut directory = None;
     // Digests are sorted by their algorithm first.
-    for (digest, size) in &closure.blobs {
+    for (digest, size) in blobs {
         let algorithm = digest.algorithm();
         if directory.replace(algorithm) != Some(algorithm) {
             write(out, &header(&format!("blobs/{algorithm}/"), 0, tar::EntryType::Directory))?;
         }
-        let mut blob = layout.open_blob(digest)?;
         write(out, &header(&format!("blobs/{}", digest.path()), *size, tar::EntryType::Regular))?;
-        // Between two files this is copy_file_range, splice or sendfile.
-        let copied = copy(&mut blob, out, *size).map_err(Error::io("copy", &layout.blob_path(digest)))?;
-        if copied != *size {
-            let what = format!("it has {copied} bytes, {size} were expected");
-            return Err(oci::Error::Damaged { digest: *digest, path: layout.blob_path(digest), what }.into());
-        }
+        blob(digest, *size, out)?;
         pad(out, *size)?;
+    }
+    Ok(())
+}
+
+fn from_layout(layout: &Layout, digest: &Digest, size: u64, out: &mut File) -> Result<()> {
+    let mut blob = layout.open_blob(digest)?;
+    // Between two files this is copy_file_range, splice or sendfile.
+    let copied = copy(&mut blob, out, size).map_err(Error::io("copy", &layout.blob_path(digest)))?;
+    if copied != size {
+        let what = format!("it has {copied} bytes, {size} were expected");
+        return Err(oci::Error::Damaged { digest: *digest, path: layout.blob_path(digest), what }.into());
     }
     Ok(())
 }

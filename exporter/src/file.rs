@@ -10,7 +10,10 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// Those of `write`, and [`Error::Io`].
-pub fn write_file<T>(path: &Path, write: impl FnOnce(&mut File) -> Result<T>) -> Result<T> {
+pub fn write_file<T, E: From<Error>>(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> Result<T, E>,
+) -> Result<T, E> {
     let special = std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir());
     if special {
         let mut file = OpenOptions::new().write(true).open(path).map_err(Error::io("open", path))?;
@@ -18,7 +21,7 @@ pub fn write_file<T>(path: &Path, write: impl FnOnce(&mut File) -> Result<T>) ->
     }
     if path.is_dir() {
         let source = std::io::Error::from(std::io::ErrorKind::IsADirectory);
-        return Err(Error::Io { action: "write", path: path.to_owned(), source });
+        return Err(Error::Io { action: "write", path: path.to_owned(), source }.into());
     }
     // A link stays one: what it points to is replaced.
     let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
@@ -28,9 +31,9 @@ pub fn write_file<T>(path: &Path, write: impl FnOnce(&mut File) -> Result<T>) ->
         None => PathBuf::from("."),
     };
     std::fs::create_dir_all(&directory).map_err(Error::io("create", &directory))?;
-    let mut temporary = oci::lock::TemporaryFile::create(&directory)?;
+    let mut temporary = oci::lock::TemporaryFile::create(&directory).map_err(Error::from)?;
     let written = write(&mut temporary.file)?;
-    temporary.persist(&path)?;
+    temporary.persist(&path).map_err(Error::from)?;
     Ok(written)
 }
 
@@ -52,7 +55,7 @@ mod tests {
         assert!(failed.is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
-        assert!(write_file(directory.path(), |_| Ok(())).is_err(), "a directory is no file");
+        assert!(write_file(directory.path(), |_| Ok::<_, Error>(())).is_err(), "a directory is no file");
         write_file(Path::new("/dev/null"), |file| file.write_all(b"x").map_err(Error::io("write", &path)))
             .unwrap();
     }

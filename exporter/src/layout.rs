@@ -25,18 +25,40 @@ pub fn write(layout: &Layout, root: &Descriptor, names: &[Reference], destinatio
         let descriptor = document::descriptor("application/octet-stream", *digest, *size);
         target.copy_from(layout, &descriptor)?;
     }
-    let names = export_names(names);
-    if names.is_empty() {
-        target.list(root)?
-    } else {
-        target.tag_as(&names, root)?
-    }
-    Ok(())
+    label(&target, root, &labels(names))
 }
 
-/// Full name and `ref.name` of each reference, as BuildKit's exports have them: the tag alone is what
+/// Lists `root` in the index of `target` under `labels`, or without a name where there are none.
+///
+/// # Errors
+/// [`Error::Oci`].
+pub fn label(target: &Layout, root: &Descriptor, labels: &[Label]) -> Result<()> {
+    if labels.is_empty() {
+        return Ok(target.list(root)?);
+    }
+    let full = labels.iter().filter_map(|label| Some((label.full.clone()?, label.ref_name.clone())));
+    let full: Vec<_> = full.collect();
+    if !full.is_empty() {
+        target.tag_as(&full, root)?;
+    }
+    let short = labels.iter().filter(|label| label.full.is_none());
+    short.map(|label| Ok(target.tag_ref(&label.ref_name, root)?)).collect()
+}
+
+/// How an entry of a layout's index is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label {
+    /// The full name, where there is one.
+    pub full: Option<String>,
+    /// `org.opencontainers.image.ref.name`.
+    pub ref_name: String,
+}
+
+/// Returns the labels of each name, as BuildKit's exports have them: the tag alone is what
 /// `skopeo copy oci-archive:FILE:TAG` asks for.
-pub(crate) fn export_names(names: &[Reference]) -> Vec<(String, String)> {
+pub fn labels(names: &[Reference]) -> Vec<Label> {
     let tagged = names.iter().map(|name| name.clone().with_default_tag());
-    tagged.map(|name| (name.to_string(), name.tag.clone().unwrap_or_default())).collect()
+    let label =
+        |name: Reference| Label { full: Some(name.to_string()), ref_name: name.tag.unwrap_or_default() };
+    tagged.map(label).collect()
 }

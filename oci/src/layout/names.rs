@@ -98,6 +98,30 @@ impl Layout {
         })
     }
 
+    /// Lists `descriptor` under a `ref.name` that is no full name, taking it from whatever had it.
+    ///
+    /// # Errors
+    /// As [`Self::tag`].
+    pub fn tag_ref(&self, ref_name: &str, descriptor: &Descriptor) -> Result<()> {
+        self.edit(|manifests| {
+            let mut wanted = to_value(descriptor);
+            let annotations = wanted.as_object_mut().map(|entry| entry.entry("annotations"));
+            if let Some(annotations) = annotations {
+                annotations.or_insert_with(|| json!({}))[REF_NAME] = ref_name.into();
+            }
+            if manifests.contains(&wanted) {
+                return Edited::No;
+            }
+            let has = |entry: &Value| {
+                entry.get("annotations").and_then(|annotations| annotations.get(REF_NAME)?.as_str())
+                    == Some(ref_name)
+            };
+            manifests.retain(|old| !has(old));
+            manifests.push(wanted);
+            Edited::Yes
+        })
+    }
+
     /// Lists `descriptor` without a name, where it is not listed yet.
     ///
     /// # Errors
