@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 
-use oci::document::{Descriptor, Manifest};
+use oci::document::{self, Descriptor, Manifest};
 use oci::layout::{CONTAINERD_NAME, LAYOUT_FILE, REF_NAME};
 use oci::{Digest, Layout, Reference};
 use serde_json::{Value, json};
@@ -118,7 +118,7 @@ fn parts<'a>(root: &'a Descriptor, closure: &'a Closure) -> Parts<'a> {
 }
 
 fn index(root: &Descriptor, labels: &[Label]) -> Vec<u8> {
-    let entry = || serde_json::to_value(root).expect("a descriptor serialises");
+    let entry = || document::to_value(root);
     let mut entries: Vec<Value> = Vec::new();
     for label in labels {
         let mut entry = entry();

@@ -5,9 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use oci::document::{self, Config, DOCUMENT_LIMIT, Descriptor, Document, ImageManifest, Manifest};
+use oci::document::{
+    self, Config, DOCUMENT_LIMIT, Descriptor, Document, ImageManifest, Index, Manifest, Root,
+};
 use oci::media_type::{self, LayerCompression, Types};
-use oci::{DiffId, History, ImageConfig, Layout};
+use oci::{DiffId, History, ImageConfig, Layout, Platform};
 use serde_json::json;
 
 use crate::error::{Error, Result};
@@ -100,13 +102,13 @@ impl Image {
     /// Returns the descriptor of the manifest, labelled with the image's platform as in an index.
     pub fn descriptor(&self) -> Descriptor {
         let config = &self.config.parsed;
-        let mut platform = json!({ "architecture": config.architecture, "os": config.os });
-        if let Some(variant) = config.variant.as_ref().filter(|variant| !variant.is_empty()) {
-            platform["variant"] = variant.as_str().into();
-        }
-        let mut descriptor = self.manifest.descriptor(self.types.manifest());
-        descriptor.set_platform(serde_json::from_value(platform).ok());
-        descriptor
+        let platform = Platform {
+            os: config.os.clone(),
+            architecture: config.architecture.clone(),
+            variant: config.variant.clone().unwrap_or_default(),
+            os_version: config.os_version.clone().unwrap_or_default(),
+        };
+        document::labelled(self.manifest.descriptor(self.types.manifest()), &platform)
     }
 
     /// Writes config and manifest into `layout`. The layers are there, or remain with the registry they are in.
@@ -117,6 +119,28 @@ impl Image {
         layout.put(&self.config.raw)?;
         layout.put(&self.manifest.raw)?;
         Ok(())
+    }
+}
+
+/// Makes an index of images: `entries` are their descriptors, in its order, labelled with platforms.
+///
+/// # Errors
+/// [`Error::Inconsistent`] where what comes out is no index that readers accept.
+pub fn index(entries: &[Descriptor], annotations: &BTreeMap<String, String>, types: Types) -> Result<Index> {
+    let mut value = json!({
+        "schemaVersion": 2,
+        "mediaType": types.index(),
+        "manifests": entries.iter().map(document::to_value).collect::<Vec<_>>(),
+    });
+    if !annotations.is_empty() {
+        value["annotations"] = json!(annotations);
+    }
+    // Objects of a value are sorted maps, so equal entries give equal bytes.
+    let raw = serde_json::to_vec(&value).expect("a value serialises");
+    match Root::parse(raw.into(), Some(types.index())) {
+        Ok(Root::Index(index)) => Ok(index),
+        Ok(Root::Manifest(_)) => Err(Error::Inconsistent("index: it reads as a manifest".to_owned())),
+        Err(error) => Err(Error::Inconsistent(format!("index: {error}"))),
     }
 }
 
@@ -290,6 +314,33 @@ mod tests {
         assert!(!text.contains("vnd.oci"), "{text}");
         assert!(text.contains("rootfs.foreign.diff.tar.gzip") && text.contains("rootfs.diff.tar.gzip"));
         assert_eq!(document::platform_of(&image.descriptor()).unwrap().to_string(), "linux/arm/v7");
+    }
+
+    #[test]
+    fn an_index_lists_its_images_in_order_with_their_platforms() {
+        let image = |os: &str, architecture: &str, version: Option<&str>| {
+            let mut assembly = assembly(Vec::new());
+            assembly.config.os = os.to_owned();
+            assembly.config.architecture = architecture.to_owned();
+            assembly.config.variant = None;
+            assembly.config.os_version = version.map(str::to_owned);
+            assemble(assembly).unwrap().descriptor()
+        };
+        let mut entries = [image("windows", "amd64", Some("10.0.1")), image("linux", "arm64", None)];
+        entries[1].set_annotations(Some((0..9).map(|n| (format!("k{n}"), "v".to_owned())).collect()));
+        let annotations = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
+        let made = index(&entries, &annotations, Types::Oci).unwrap();
+        let platforms: Vec<_> = made
+            .parsed
+            .manifests()
+            .iter()
+            .map(|entry| document::platform_of(entry).unwrap().full())
+            .collect();
+        assert_eq!(platforms, ["windows(10.0.1)/amd64", "linux/arm64"]);
+        for _ in 0..5 {
+            assert_eq!(index(&entries, &annotations, Types::Oci).unwrap().raw, made.raw);
+        }
+        assert_eq!(made.parsed.annotations().as_ref().unwrap()["a"], "b");
     }
 
     #[test]

@@ -13,6 +13,6 @@ pub mod layout;
 pub mod load;
 pub mod rootfs;
 
-pub use assemble::{Addition, Assembly, Image, Layer, assemble};
+pub use assemble::{Addition, Assembly, Image, Layer, assemble, index};
 pub use error::{Error, Result};
 pub use file::write_file;

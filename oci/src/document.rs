@@ -7,6 +7,7 @@
 use bytes::Bytes;
 pub use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use crate::digest::{Algorithm, DigestError};
 use crate::media_type::{self, ManifestKind};
@@ -231,7 +232,10 @@ impl Root {
                 Ok(Self::Manifest(manifest))
             }
             ManifestKind::Index => {
-                let index: Index = parse("index", raw)?;
+                let index: Index = parse_with("index", raw, |value| {
+                    let entries = value.get_mut("manifests").and_then(Value::as_array_mut);
+                    entries.into_iter().flatten().for_each(|entry| rename(entry, &PLATFORM_KEYS));
+                })?;
                 check_descriptors("index", index.parsed.manifests().iter())?;
                 Ok(Self::Index(index))
             }
@@ -283,6 +287,36 @@ pub fn descriptor(media_type: &str, digest: Digest, size: u64) -> Descriptor {
     Descriptor::new(media_type.into(), size, digest)
 }
 
+/// Keys of a platform: as image-spec has them, and as oci-spec reads and writes them.
+const PLATFORM_KEYS: [(&str, &str); 2] = [("os.version", "os_version"), ("os.features", "os_features")];
+
+/// Returns a descriptor as JSON, with image-spec's keys.
+pub fn to_value(descriptor: &Descriptor) -> Value {
+    let mut value = serde_json::to_value(descriptor).expect("a descriptor serialises");
+    rename(&mut value, &PLATFORM_KEYS.map(|(ours, theirs)| (theirs, ours)));
+    value
+}
+
+/// Reads a descriptor from JSON with image-spec's keys.
+///
+/// # Errors
+/// Where it is none.
+pub fn from_value(value: &Value) -> Result<Descriptor, serde_json::Error> {
+    let mut value = value.clone();
+    rename(&mut value, &PLATFORM_KEYS);
+    serde_json::from_value(value)
+}
+
+/// Renames keys of the platform in a descriptor.
+fn rename(descriptor: &mut Value, keys: &[(&str, &str)]) {
+    let Some(platform) = descriptor.get_mut("platform").and_then(Value::as_object_mut) else { return };
+    for (from, to) in keys {
+        if let Some(value) = platform.remove(*from) {
+            platform.insert((*to).to_owned(), value);
+        }
+    }
+}
+
 /// Returns the digest that `descriptor` names.
 ///
 /// # Errors
@@ -317,6 +351,19 @@ pub fn select<'a>(index: &'a ImageIndex, wanted: &Platform) -> Result<&'a Descri
     Err(DocumentError::NoPlatform { wanted: Box::new(wanted.clone()), available })
 }
 
+/// Returns `descriptor` labelled with a platform, as entries of an index are.
+pub fn labelled(mut descriptor: Descriptor, platform: &Platform) -> Descriptor {
+    let Platform { os, architecture, variant, os_version } = platform;
+    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let mut label = oci_spec::image::Platform::default();
+    label.set_os(os.as_str().into());
+    label.set_architecture(architecture.as_str().into());
+    label.set_variant(text(variant));
+    label.set_os_version(text(os_version));
+    descriptor.set_platform(Some(label));
+    descriptor
+}
+
 /// Returns the platform that `descriptor` is labelled with.
 pub fn platform_of(descriptor: &Descriptor) -> Option<Platform> {
     let platform = descriptor.platform().as_ref()?;
@@ -337,12 +384,30 @@ pub fn is_attestation(entry: &Descriptor) -> bool {
 }
 
 fn parse<T: DeserializeOwned>(what: &'static str, raw: Bytes) -> Result<Document<T>, DocumentError> {
+    checked(what, &raw)?;
+    let parsed = serde_json::from_slice(&raw).map_err(|source| DocumentError::Json { what, source })?;
+    Ok(Document { digest: Digest::of(&raw), raw, parsed })
+}
+
+/// Parses what `edit` makes of the bytes.
+fn parse_with<T: DeserializeOwned>(
+    what: &'static str,
+    raw: Bytes,
+    edit: impl FnOnce(&mut Value),
+) -> Result<Document<T>, DocumentError> {
+    checked(what, &raw)?;
+    let wrong = |source| DocumentError::Json { what, source };
+    let mut value: Value = serde_json::from_slice(&raw).map_err(wrong)?;
+    edit(&mut value);
+    let parsed = serde_json::from_value(value).map_err(wrong)?;
+    Ok(Document { digest: Digest::of(&raw), raw, parsed })
+}
+
+fn checked(what: &'static str, raw: &[u8]) -> Result<(), DocumentError> {
     if raw.len() as u64 > DOCUMENT_LIMIT {
         return Err(DocumentError::TooLarge { what, size: raw.len() as u64 });
     }
-    json::check_unique_keys(&raw).map_err(|source| DocumentError::Json { what, source })?;
-    let parsed = serde_json::from_slice(&raw).map_err(|source| DocumentError::Json { what, source })?;
-    Ok(Document { digest: Digest::of(&raw), raw, parsed })
+    json::check_unique_keys(raw).map_err(|source| DocumentError::Json { what, source })
 }
 
 /// The parts of a manifest that tell what it is.

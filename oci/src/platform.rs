@@ -148,6 +148,15 @@ impl Platform {
         Self { os: normalize_os(&self.os), architecture, variant, os_version: self.os_version.clone() }
     }
 
+    /// Returns the platform with its version, as `os(version)/architecture[/variant]`: what names it among others.
+    pub fn full(&self) -> String {
+        let text = self.to_string();
+        if self.os_version.is_empty() {
+            return text;
+        }
+        format!("{}({}){}", self.os, self.os_version, text.strip_prefix(&self.os).unwrap_or_default())
+    }
+
     /// Returns whether an image of `candidate` may be used where this platform is asked for: the same, an older
     /// variant of the same architecture, 386 on amd64, or 32-bit ARM on arm64.
     pub fn accepts(&self, candidate: &Self) -> bool {
@@ -343,6 +352,8 @@ mod tests {
             assert_eq!(parsed(text).to_string(), expected, "{text}");
         }
         assert_eq!(parsed("windows(10.0%2Bb)").os_version, "10.0+b");
+        assert_eq!(parsed("windows(10.0.17763)").full(), "windows(10.0.17763)/amd64");
+        assert_eq!(parsed("linux/arm/v6").full(), "linux/arm/v6");
     }
 
     #[test]

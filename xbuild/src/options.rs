@@ -1,5 +1,6 @@
 //! The command line as meant: values parsed, environment read once, contradictions refused.
 
+pub mod annotation;
 pub mod output;
 mod registry;
 mod values;
@@ -17,6 +18,7 @@ use crate::failure::{Class, Failure};
 use crate::sources::context;
 pub use crate::sources::context::Argument as Context;
 pub use output::{Output, OutputKind};
+pub use annotation::{Annotation, Place};
 pub use registry::RegistryOptions;
 pub use values::{parse_size, variable};
 
@@ -29,6 +31,15 @@ pub enum DockerfileSource {
     File(PathBuf),
     /// Standard input.
     Stdin,
+}
+
+/// What a build makes of its images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// One image.
+    Image,
+    /// An index of the images of all platforms.
+    Index,
 }
 
 /// A named context.
@@ -92,12 +103,14 @@ pub struct BuildOptions {
     pub build_args: Vec<(String, String)>,
     /// Named contexts.
     pub contexts: Vec<(String, NamedContext)>,
-    /// Platform of the image; the base decides where there is none.
-    pub platform: Option<Platform>,
+    /// Platforms of the image; the base decides where there is none.
+    pub platforms: Vec<Platform>,
+    /// What the result is.
+    pub form: Form,
     /// Labels.
     pub labels: Vec<(String, String)>,
-    /// Manifest annotations.
-    pub annotations: Vec<(String, String)>,
+    /// Annotations.
+    pub annotations: Vec<Annotation>,
     /// Run everything.
     pub no_cache: bool,
     /// Run these stages.
@@ -172,6 +185,16 @@ impl BuildOptions {
             let why = "standard input cannot be both the context and the Dockerfile";
             return Err(usage("-f -", why, "give one of them another way"));
         }
+        let platforms = values::platforms(&args.platform)?;
+        let form = form(&platforms, &build_args)?;
+        let outputs = args.output.iter().map(|text| output::parse("-o", text)).collect::<Result<Vec<_>, _>>()?;
+        check_outputs(form, &outputs, args.load)?;
+        let mut annotations = Vec::new();
+        for text in &args.annotation {
+            annotations.extend(annotation::parse("--annotation", text)?);
+        }
+        annotations.extend(outputs.iter().flat_map(|output| output.annotations.iter().cloned()));
+        check_annotations(form, &annotations)?;
         Ok(Self {
             context,
             dockerfile: match args.file {
@@ -182,13 +205,10 @@ impl BuildOptions {
             tags: args.tag.iter().map(|name| values::tag("-t", name)).collect::<Result<_, _>>()?,
             target: args.target,
             contexts: args.build_context.iter().map(|text| named_context(text)).collect::<Result<_, _>>()?,
-            platform: values::platform(&args.platform)?,
+            platforms,
+            form,
             labels: args.label.iter().map(|text| values::pair("--label", text)).collect::<Result<_, _>>()?,
-            annotations: args
-                .annotation
-                .iter()
-                .map(|text| values::pair("--annotation", text))
-                .collect::<Result<_, _>>()?,
+            annotations,
             no_cache: args.no_cache,
             no_cache_filter: args.no_cache_filter,
             pull: args.pull,
@@ -214,7 +234,7 @@ impl BuildOptions {
                 cpuset_cpus: args.cpuset_cpus,
                 pids: args.pids_limit,
             },
-            outputs: args.output.iter().map(|text| output::parse("-o", text)).collect::<Result<_, _>>()?,
+            outputs,
             push: args.push,
             load: args.load,
             iidfile: args.iidfile,
@@ -236,6 +256,14 @@ impl BuildOptions {
             build_args,
             registry: RegistryOptions::new(&args.registry)?,
         })
+    }
+}
+
+impl BuildOptions {
+    /// Returns the platforms to lower for; none stands for that of the base.
+    pub fn each_platform(&self) -> impl Iterator<Item = Option<&Platform>> {
+        let unnamed = self.platforms.is_empty().then_some(None);
+        self.platforms.iter().map(Some).chain(unnamed)
     }
 }
 
@@ -271,6 +299,46 @@ pub fn host_ca(text: &str) -> Result<PathBuf, Failure> {
             ],
         )
     })
+}
+
+/// Several platforms make an index; `BUILDKIT_MULTI_PLATFORM` asks for one of a single image too.
+fn form(platforms: &[Platform], build_args: &[(String, String)]) -> Result<Form, Failure> {
+    const NAME: &str = "BUILDKIT_MULTI_PLATFORM";
+    let given = build_args.iter().rev().find(|(name, _)| name == NAME);
+    let asked = match given.map(|(_, value)| value.as_str()) {
+        None | Some("0" | "f" | "F" | "false" | "FALSE" | "False") => false,
+        Some("1" | "t" | "T" | "true" | "TRUE" | "True") => true,
+        Some(other) => {
+            return Err(usage(&format!("--build-arg {NAME}={other}"), "it is neither true nor false", ""));
+        }
+    };
+    Ok(if asked || platforms.len() > 1 { Form::Index } else { Form::Image })
+}
+
+/// What `docker load` reads holds one image.
+fn check_outputs(form: Form, outputs: &[Output], load: bool) -> Result<(), Failure> {
+    let docker = outputs.iter().find(|output| output.kind == OutputKind::Docker);
+    let flag = match (form, docker, load) {
+        (Form::Image, _, _) | (Form::Index, None, false) => return Ok(()),
+        (Form::Index, Some(_), _) => "-o type=docker",
+        (Form::Index, None, true) => "--load",
+    };
+    let why = "docker's archives do not support manifest lists (several platforms)";
+    Err(usage(flag, why, "give one --platform, or use -o type=oci,dest=PATH, or --push"))
+}
+
+fn check_annotations(form: Form, annotations: &[Annotation]) -> Result<(), Failure> {
+    let of_index = annotations
+        .iter()
+        .find(|annotation| matches!(annotation.place, Some(Place::Index | Place::IndexDescriptor)));
+    match (form, of_index) {
+        (Form::Image, Some(annotation)) => Err(usage(
+            &format!("--annotation index:{}", annotation.key),
+            "index annotations are not supported for a single platform, which has no index",
+            "give several platforms, or annotate the manifest",
+        )),
+        (Form::Image | Form::Index, _) => Ok(()),
+    }
 }
 
 /// Steps wait for networks and disks more than they compute, so that few processors are no reason for few of them.

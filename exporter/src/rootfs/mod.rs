@@ -17,7 +17,7 @@ use oci::layer::Xattrs;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 
 pub use local::{Report, local};
-pub use tar::tar;
+pub use tar::{tar, tar_of_several};
 
 use crate::error::{Error, Result};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use oci::compress::Encoding;
@@ -21,8 +21,37 @@ use crate::error::{Error, Result};
 /// # Errors
 /// [`Error::Rootfs`], [`Error::Pack`].
 pub fn tar<W: Write + Send + 'static>(root: BorrowedFd<'_>, out: W) -> Result<W> {
-    let handle = Arc::new(root.try_clone_to_owned().map_err(Error::rootfs("dup", "".as_ref()))?);
     let mut packer = Packer::new(Encoding::None, out);
+    add(&mut packer, root, Path::new(""))?;
+    Ok(packer.finish()?.output)
+}
+
+/// Writes several trees into one archive, each below a directory of its name, in the order of the names.
+///
+/// # Errors
+/// As [`tar`].
+pub fn tar_of_several<W: Write + Send + 'static>(trees: &[(&str, BorrowedFd<'_>)], out: W) -> Result<W> {
+    let mut trees = trees.to_vec();
+    trees.sort_by_key(|(name, _)| *name);
+    let mut packer = Packer::new(Encoding::None, out);
+    for (name, root) in trees {
+        let directory = Entry {
+            path: name.into(),
+            kind: Kind::Directory { opaque: false },
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            mtime: Mtime { seconds: 0, nanoseconds: 0 },
+            xattrs: BTreeMap::new(),
+        };
+        packer.add(directory, Content::None)?;
+        add(&mut packer, root, Path::new(name))?;
+    }
+    Ok(packer.finish()?.output)
+}
+
+fn add<W: Write + Send + 'static>(packer: &mut Packer<W>, root: BorrowedFd<'_>, below: &Path) -> Result<()> {
+    let handle = Arc::new(root.try_clone_to_owned().map_err(Error::rootfs("dup", "".as_ref()))?);
     let mut first_names = BTreeMap::new();
     walk(root, |object| {
         let Some(kind) = kind(object, &mut first_names)? else { return Ok(()) };
@@ -33,9 +62,13 @@ pub fn tar<W: Write + Send + 'static>(root: BorrowedFd<'_>, out: W) -> Result<W>
             }
             _ => Content::None,
         };
-        Ok(packer.add(entry(object, kind)?, content)?)
-    })?;
-    Ok(packer.finish()?.output)
+        let kind = match kind {
+            Kind::HardLink { target } => Kind::HardLink { target: below.join(target) },
+            other => other,
+        };
+        let entry = entry(object, kind)?;
+        Ok(packer.add(Entry { path: below.join(&entry.path), ..entry }, content)?)
+    })
 }
 
 fn entry(object: &Object<'_>, kind: Kind) -> Result<Entry> {

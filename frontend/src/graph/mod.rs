@@ -25,6 +25,7 @@
 mod encode;
 #[cfg(test)]
 mod encode_tests;
+mod join;
 mod op;
 pub mod pattern;
 pub mod print;
@@ -32,6 +33,7 @@ mod selection;
 
 use std::fmt;
 
+pub use join::{Joint, JointImage};
 use oci::{History, ImageConfig, Platform};
 pub use op::{
     BindMount, CacheMount, CacheSharing, Chmod, CopyOp, CopySource, ExtraHost, GitOp, HttpOp, ImageOp,
@@ -85,7 +87,8 @@ pub struct Step {
 /// How a step is shown to people; never hashed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Label {
-    /// Stage name, lower-cased, or `stage-N`; empty for steps outside stages and in files of one stage.
+    /// Stage name, lower-cased, or `stage-N`; empty for steps outside stages and in files of one stage. Where several
+    /// platforms are built, the platform comes before it.
     pub stage: String,
     /// Position in the stage, from 1, and the stage's number of steps; `(0, 0)` outside stages.
     pub position: (u32, u32),

@@ -27,6 +27,21 @@ pub enum Op {
     Mkdir(MkdirOp),
 }
 
+impl Op {
+    /// Whether this is an image, which is of one platform; other sources are of none.
+    pub fn is_image(&self) -> bool {
+        match self {
+            Self::Image(_) | Self::OciLayout(_) => true,
+            Self::Local(_)
+            | Self::Git(_)
+            | Self::Http(_)
+            | Self::Run(_)
+            | Self::Copy(_)
+            | Self::Mkdir(_) => false,
+        }
+    }
+}
+
 /// A base image, named by its manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageOp {

@@ -216,7 +216,7 @@ impl Lowering<'_> {
     fn nothing(&mut self) -> StepId {
         let op =
             Op::Local(LocalOp { context: String::new(), selection: Arc::new(Selection::new(Vec::new())) });
-        let platform = self.options.target_platform().clone();
+        let platform = self.options.build_platform.clone();
         self.source_step(op, &platform, "no files".to_owned())
     }
 
@@ -248,7 +248,7 @@ impl Lowering<'_> {
                     .map(|pattern| if pattern.is_empty() { "." } else { pattern });
                 let text = format!("{name}: {}", patterns.collect::<Vec<_>>().join(" "));
                 let op = Op::Local(LocalOp { context: context.to_owned(), selection: Arc::clone(selection) });
-                let platform = self.options.target_platform().clone();
+                let platform = self.options.build_platform.clone();
                 Ok(self.source_step(op, &platform, super::text::one_line(&text)))
             }
         }

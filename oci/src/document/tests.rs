@@ -155,3 +155,19 @@ fn written_documents_have_sorted_keys() {
     assert!(text.contains(r#"{"annotations":{"a":"4","b":"2","c":"3","d":"1","e":"5"},"config":"#), "{text}");
     assert_eq!(written.descriptor("x").size(), written.raw.len() as u64);
 }
+
+#[test]
+fn the_version_of_a_platform_is_read_and_written_as_image_spec_calls_it() {
+    let text = format!(
+        r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"{}","size":1,"digest":"{EMPTY}","platform":{{"os":"windows","architecture":"amd64","os.version":"10.0.1","os.features":["win32k"]}}}}]}}"#,
+        media_type::OCI_MANIFEST
+    );
+    let Ok(Root::Index(index)) = Root::parse(text.clone().into(), Some(media_type::OCI_INDEX)) else {
+        panic!("no index: {text}")
+    };
+    let entry = &index.parsed.manifests()[0];
+    assert_eq!(platform_of(entry).unwrap().full(), "windows(10.0.1)/amd64");
+    let value: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(to_value(entry), value["manifests"][0]);
+    assert_eq!(from_value(&value["manifests"][0]).unwrap(), *entry);
+}

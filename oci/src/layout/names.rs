@@ -8,11 +8,10 @@ use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use rustix::fs::{FlockOperation, flock};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{INDEX_LIMIT, Layout};
-use crate::document::digest_of;
+use crate::document::{self, digest_of, to_value};
 use crate::error::{Error, Result};
 use crate::lock::TemporaryFile;
 use crate::{Descriptor, Reference, json};
@@ -51,7 +50,7 @@ impl Layout {
         let index = self.read_index()?;
         let entry = |value: &Value| {
             let descriptor =
-                Descriptor::deserialize(value).map_err(|error| self.bad_index(error.to_string()))?;
+                document::from_value(value).map_err(|error| self.bad_index(error.to_string()))?;
             digest_of(&descriptor)?;
             Ok(Named { name: name_of(value).unwrap_or_default().to_owned(), descriptor })
         };
@@ -223,8 +222,4 @@ fn entry(descriptor: &Descriptor, full: &str, short: &str) -> Value {
         annotations.insert(REF_NAME.to_owned(), short.into());
     }
     entry
-}
-
-fn to_value(descriptor: &Descriptor) -> Value {
-    serde_json::to_value(descriptor).expect("a descriptor serialises")
 }

@@ -26,14 +26,14 @@ pub struct BuildArgs {
     /// A further context: a directory, a git repository or URL, docker-image://NAME or oci-layout://DIR
     #[arg(long, value_name = "NAME=SOURCE")]
     pub build_context: Vec<String>,
-    /// Platform to build for, such as linux/amd64
-    #[arg(long, value_name = "PLATFORM")]
+    /// Platforms to build for, such as linux/amd64,linux/arm64 (repeatable); several make an index
+    #[arg(long, value_name = "PLATFORM[,PLATFORM]")]
     pub platform: Vec<String>,
     /// Label of the image
     #[arg(long, value_name = "NAME=VALUE")]
     pub label: Vec<String>,
-    /// Annotation of the image's manifest
-    #[arg(long, value_name = "NAME=VALUE")]
+    /// Annotation; the types are manifest, index, manifest-descriptor and index-descriptor
+    #[arg(long, value_name = "[TYPE[[PLATFORM]],…:]NAME=VALUE")]
     pub annotation: Vec<String>,
     /// Run every step, whatever the cache holds
     #[arg(long)]

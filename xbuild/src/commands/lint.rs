@@ -48,13 +48,19 @@ pub fn run(options: &BuildOptions, root: &Path) -> Result<u8, Failure> {
         Owner::User => ignore_rules(context, &names)?,
         Owner::Fetched => None,
     };
-    let mut lower_options = lower_options(options, &inputs, rules);
-    // A check grants everything: nothing runs.
-    lower_options.allow = [Entitlement::NetworkHost, Entitlement::SecurityInsecure].into();
-    lint::check_argument(&lower_options)
-        .map_err(|why| crate::options::usage("--build-arg BUILDKIT_DOCKERFILE_CHECK", &why, ""))?;
+    let mut all: Vec<_> =
+        options.each_platform().map(|platform| lower_options(options, &inputs, rules.clone(), platform)).collect();
     let request = Request { rules: options.lint_rules, git: git_directory(context) };
-    let checked = check(&file, &lower_options, request, options, root)?;
+    let mut checked = Checked::default();
+    for lower_options in &mut all {
+        // A check grants everything: nothing runs.
+        lower_options.allow = [Entitlement::NetworkHost, Entitlement::SecurityInsecure].into();
+        lint::check_argument(lower_options)
+            .map_err(|why| crate::options::usage("--build-arg BUILDKIT_DOCKERFILE_CHECK", &why, ""))?;
+        let more = check(&file, lower_options, request, options, root)?;
+        report::merge(&mut checked.warnings, more.warnings);
+        report::merge(&mut checked.errors, more.errors);
+    }
     let path = path(options, &inputs, &source.name);
     let findings = findings(&file, &path, &checked);
     let print = match options.check.unwrap_or(LintFormat::Text) {
@@ -68,7 +74,7 @@ pub fn run(options: &BuildOptions, root: &Path) -> Result<u8, Failure> {
     if !checked.errors.is_empty() {
         return Err(report::mistakes(&file, &path, &checked.errors));
     }
-    violation(&file, &lower_options, &path, &checked.warnings)?;
+    violation(&file, &all[0], &path, &checked.warnings)?;
     Ok(0)
 }
 

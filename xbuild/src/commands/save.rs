@@ -90,12 +90,7 @@ pub async fn write(
         OutputKind::Tar => {
             let view = mount(root).await?;
             to_file(&output.dest, |file| {
-                let file = file.try_clone().map_err(|source| exporter::Error::Io {
-                    action: "duplicate",
-                    path: output.dest.clone(),
-                    source,
-                })?;
-                exporter::rootfs::tar(view.as_fd(), file).map(drop)
+                exporter::rootfs::tar(view.as_fd(), duplicate(file, &output.dest)?).map(drop)
             })
         }
         OutputKind::Local => {
@@ -109,14 +104,30 @@ pub async fn write(
     }
 }
 
-async fn mount(root: &RootFs<'_>) -> Result<executor::sandbox::MountedView, Failure> {
+/// Mounts a root file system to be read.
+///
+/// # Errors
+/// Where its layers cannot be had or mounted.
+pub async fn mount(root: &RootFs<'_>) -> Result<executor::sandbox::MountedView, Failure> {
     let failed = |error: StepError| Failure::from(&error);
     let lowers = root.layers.directories(root.stack).await.map_err(failed)?;
     let empty = root.build.scratch().map_err(failed)?;
     Ok(executor::sandbox::mount_readonly(&lowers, &empty)?)
 }
 
-fn to_file(dest: &Path, write: impl FnOnce(&mut File) -> exporter::Result<()>) -> Result<(), Failure> {
+/// Returns another handle of the output at `dest`.
+///
+/// # Errors
+/// An IO error of the exporter.
+pub fn duplicate(file: &File, dest: &Path) -> exporter::Result<File> {
+    file.try_clone().map_err(|source| exporter::Error::Io { action: "duplicate", path: dest.to_owned(), source })
+}
+
+/// Writes a file, or standard output where `dest` is `-`.
+///
+/// # Errors
+/// Where it cannot be written; standard output must not be a terminal.
+pub fn to_file(dest: &Path, write: impl FnOnce(&mut File) -> exporter::Result<()>) -> Result<(), Failure> {
     let failed = |error| crate::failure::from::output(error, dest);
     if dest.as_os_str() != "-" {
         return exporter::write_file(dest, write).map_err(failed);

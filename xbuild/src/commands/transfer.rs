@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use oci::document::{self, Descriptor};
+use oci::document::{self, Descriptor, Root};
 use oci::reference::Reference;
 use oci::registry::{BlobSource, PushBlob, PushDocument, PushImage, Pushed, plan_push};
 use oci::{Platform, Store};
@@ -103,7 +103,9 @@ pub async fn send(
             let failure = Failure::from(error);
             let again = format!(
                 "{} is kept in the store; `xbuild push {} {}` repeats the push alone",
-                image.manifest.digest, image.manifest.digest, names[0]
+                image.descriptor.digest(),
+                image.descriptor.digest(),
+                names[0]
             );
             Failure { line: format!("{} — {again}", failure.line), ..failure }
         })?;
@@ -113,19 +115,43 @@ pub async fn send(
 }
 
 fn content(store: &Store, image: &StoredImage, names: &[Reference]) -> Result<PushImage, Failure> {
-    let manifest = &image.manifest.parsed;
-    let blobs = manifest.layers().iter().chain([manifest.config()]);
-    let kind =
-        manifest.media_type().as_ref().map_or(oci::media_type::OCI_MANIFEST.to_owned(), ToString::to_string);
-    Ok(PushImage {
-        blobs: blobs.map(|descriptor| blob(store, descriptor)).collect::<Result<_, _>>()?,
-        documents: vec![PushDocument {
-            raw: image.manifest.raw.clone(),
-            digest: image.manifest.digest,
-            media_type: kind,
-            tags: names.iter().filter_map(|name| name.tag.clone()).collect(),
-        }],
-    })
+    let mut content = PushImage::default();
+    let tags: Vec<String> = names.iter().filter_map(|name| name.tag.clone()).collect();
+    add(store, &image.descriptor, &tags, 0, &mut content)?;
+    Ok(content)
+}
+
+/// Adds a document after all that it names.
+fn add(
+    store: &Store,
+    descriptor: &Descriptor,
+    tags: &[String],
+    depth: usize,
+    content: &mut PushImage,
+) -> Result<(), Failure> {
+    let root = store.layout().read_root(descriptor)?;
+    match &root {
+        Root::Manifest(manifest) => {
+            for descriptor in manifest.parsed.layers().iter().chain([manifest.parsed.config()]) {
+                content.blobs.push(blob(store, descriptor)?);
+            }
+        }
+        Root::Index(_) if depth >= document::INDEX_DEPTH => {
+            let origin = descriptor.digest().to_string();
+            return Err(oci::Error::document(origin, document::DocumentError::TooDeep).into());
+        }
+        Root::Index(index) => {
+            let mut children = index.parsed.manifests().iter();
+            children.try_for_each(|child| add(store, child, &[], depth + 1, content))?;
+        }
+    }
+    content.documents.push(PushDocument {
+        raw: root.raw().clone(),
+        digest: root.digest(),
+        media_type: root.media_type().to_owned(),
+        tags: tags.to_vec(),
+    });
+    Ok(())
 }
 
 fn blob(store: &Store, descriptor: &Descriptor) -> Result<PushBlob, Failure> {

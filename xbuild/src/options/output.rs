@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::annotation::{self, Annotation};
 use super::usage;
 use crate::failure::Failure;
 
@@ -12,6 +13,8 @@ pub struct Output {
     pub kind: OutputKind,
     /// Where to; `-` is standard output.
     pub dest: PathBuf,
+    /// What it says about the image.
+    pub annotations: Vec<Annotation>,
 }
 
 /// The form of an output.
@@ -37,11 +40,15 @@ pub fn parse(flag: &str, text: &str) -> Result<Output, Failure> {
     let place = format!("{flag} {text}");
     if !text.contains('=') {
         let kind = if text == "-" { OutputKind::Tar } else { OutputKind::Local };
-        return Ok(Output { kind, dest: text.into() });
+        return Ok(Output { kind, dest: text.into(), annotations: Vec::new() });
     }
-    let (mut kind, mut dest, mut directory) = (None, None, false);
+    let (mut kind, mut dest, mut directory, mut annotations) = (None, None, false, Vec::new());
     for field in text.split(',') {
         let (key, value) = field.split_once('=').unwrap_or((field, ""));
+        if let Some(annotation) = annotation::of_output(&place, key, value) {
+            annotations.push(annotation?);
+            continue;
+        }
         match (key, value) {
             ("type", value) => kind = Some(value.to_owned()),
             ("dest", value) if !value.is_empty() => dest = Some(PathBuf::from(value)),
@@ -53,7 +60,7 @@ pub fn parse(flag: &str, text: &str) -> Result<Output, Failure> {
                 return Err(usage(
                     &place,
                     &format!("unknown or unsupported {field:?}"),
-                    "the keys are type, dest and tar",
+                    "the keys are type, dest, tar and annotation.KEY",
                 ));
             }
         }
@@ -80,7 +87,16 @@ pub fn parse(flag: &str, text: &str) -> Result<Output, Failure> {
             return Err(usage(&place, "there is no destination", "add dest=PATH"));
         }
     };
-    Ok(Output { kind, dest })
+    match kind {
+        OutputKind::Tar | OutputKind::Local if !annotations.is_empty() => {
+            Err(usage(&place, "a root file system has no annotations", "leave them out, or write type=oci"))
+        }
+        OutputKind::Tar
+        | OutputKind::Local
+        | OutputKind::OciArchive
+        | OutputKind::OciDirectory
+        | OutputKind::Docker => Ok(Output { kind, dest, annotations }),
+    }
 }
 
 #[cfg(test)]
@@ -102,5 +118,11 @@ mod tests {
         check("type=local", None);
         check("type=image,dest=x", None);
         check("type=oci,dst=x", None);
+        check(
+            "type=oci,dest=a.tar,annotation.k=v,annotation-index.k=v",
+            Some((OutputKind::OciArchive, "a.tar")),
+        );
+        check("type=local,dest=d,annotation.k=v", None);
+        check("type=oci,annotation-nope.k=v", None);
     }
 }

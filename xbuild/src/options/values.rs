@@ -29,20 +29,26 @@ pub fn pair(flag: &str, text: &str) -> Result<(String, String), Failure> {
     }
 }
 
-/// Returns the one platform to build for, if one was named.
-pub fn platform(values: &[String]) -> Result<Option<Platform>, Failure> {
-    let mut platforms = values.iter().flat_map(|value| value.split(','));
-    let Some(text) = platforms.next() else { return Ok(None) };
-    if platforms.next().is_some() {
-        return Err(usage(
-            "--platform",
-            "several platforms at once are not supported yet",
-            "build one at a time",
-        ));
+/// Returns the platforms to build for, each once, in the order in which they were named. As in BuildKit their names are
+/// normalised: `linux/arm` is `linux/arm/v7`, `linux/arm64/v8` is `linux/arm64`.
+pub fn platforms(values: &[String]) -> Result<Vec<Platform>, Failure> {
+    let mut platforms = Vec::new();
+    for text in values.iter().flat_map(|value| value.split(',')) {
+        let platform = one_platform(&format!("--platform {text}"), text.trim())?;
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
     }
-    let parsed = text.parse().map(Some);
-    parsed
-        .map_err(|error| usage(&format!("--platform {text}"), &format!("{error}"), "write os/arch[/variant]"))
+    Ok(platforms)
+}
+
+/// Parses and normalises a platform; `local` is this machine's.
+pub fn one_platform(flag: &str, text: &str) -> Result<Platform, Failure> {
+    if text.eq_ignore_ascii_case("local") {
+        return Ok(Platform::host().normalize());
+    }
+    let parsed = text.parse::<Platform>().map(|platform| platform.normalize());
+    parsed.map_err(|error| usage(flag, &error.to_string(), "write os/arch[/variant]"))
 }
 
 /// Parses `--network`.
@@ -250,6 +256,23 @@ mod tests {
         check("-1", None);
         check("1x", None);
         check("99999999999t", None);
+    }
+
+    #[test]
+    fn platforms_are_named_once_each() {
+        let check = |values: &[&str], expect: Option<&str>| {
+            let values: Vec<String> = values.iter().map(|value| (*value).to_owned()).collect();
+            let names = platforms(&values)
+                .ok()
+                .map(|platforms| platforms.iter().map(Platform::full).collect::<Vec<_>>().join(" "));
+            assert_eq!(names.as_deref(), expect, "{values:?}");
+        };
+        check(&[], Some(""));
+        check(&["linux/arm64,linux/amd64", "linux/aarch64"], Some("linux/arm64 linux/amd64"));
+        check(&["linux/arm", "linux/arm/v7, linux/arm/v6"], Some("linux/arm/v7 linux/arm/v6"));
+        check(&["windows(1.2.3)/amd64,windows/amd64"], Some("windows(1.2.3)/amd64 windows/amd64"));
+        check(&["linux/amd64,"], None);
+        check(&["nope"], None);
     }
 
     #[test]

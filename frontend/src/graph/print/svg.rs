@@ -111,7 +111,15 @@ fn nodes(definition: &Definition) -> Vec<Node> {
 }
 
 fn heading(definition: &Definition) -> String {
-    format!("stage {} for {}", shorten(&visible(&definition.stage), 60), definition.platform)
+    // A joint graph of several platforms wants the targets of the others too.
+    let mut platforms = vec![definition.platform.to_string()];
+    for id in &definition.also {
+        let other = definition.graph.step(*id).platform.to_string();
+        if !platforms.contains(&other) {
+            platforms.push(other);
+        }
+    }
+    format!("stage {} for {}", shorten(&visible(&definition.stage), 60), visible(&platforms.join(", ")))
 }
 
 /// Title, counts and what the lines mean.

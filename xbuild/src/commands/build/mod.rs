@@ -2,11 +2,14 @@
 //!
 //! Text → instructions → definition (asking for what it needs) → solve → image → store, archives, registry.
 
+mod binfmt;
 pub mod dockerfile;
 mod finish;
+mod foreign;
 pub mod inputs;
 mod output;
 mod print;
+mod push;
 pub mod report;
 
 use std::collections::BTreeMap;
@@ -14,10 +17,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use executor::sandbox::Spawner;
-use frontend::graph::{Definition, Network, Op, StepId};
+use frontend::graph::{Definition, Joint, Network, Op, StepGraph, StepId};
 use frontend::lower::{self, Entitlement, Known, Lowered, NoCache};
 use frontend::{Diagnostic, File, lint};
-use oci::Store;
+use oci::{Platform, Store};
 use solver::{Cancel, Records, Solver, Wanted};
 
 use self::inputs::{Input, Inputs, Owner};
@@ -127,15 +130,17 @@ impl Session {
         let fetcher = Fetcher::new(store, build, Arc::clone(&registries), &self.options);
         let fetcher = Arc::new(fetcher);
         let answers = self.answers(Arc::clone(&bases), Arc::clone(&fetcher))?;
-        let definition = super::interruptible(self.lower(&answers)).await?;
+        let (definitions, machines) = super::interruptible(self.lower(&answers)).await?;
         let contexts =
             answers.directories.iter().map(|(name, context)| (name.clone(), Arc::clone(&context.root)));
         let contexts: BTreeMap<_, _> = contexts.collect();
         answers.save();
-        self.note_skipped(&definition);
+        self.note_skipped(&definitions);
         if let Some(print) = self.options.print {
-            return self.print(print, &definition);
+            return self.print(print, definitions);
         }
+        let mut joint = Joint::new(definitions);
+        finish::check_annotations(&self.options.annotations, &joint)?;
         let build = Arc::clone(&self.build);
         let worker = Arc::new(BuildWorker {
             store: Arc::clone(&self.store),
@@ -147,19 +152,35 @@ impl Session {
             contexts,
             fetcher,
         });
-        let solved = self.solve(&worker, &definition).await?;
-        let finish = finish::finish(self, &worker, &registries, definition, &solved);
+        let graph = Arc::new(std::mem::take(&mut joint.graph));
+        let ahead = self.ahead(&worker, &registries, &graph, &joint)?;
+        let solved = self.solve(&worker, &graph, &joint.targets(), &machines, ahead.as_ref()).await?;
+        let finish = finish::finish(self, &worker, &registries, &joint, &solved, ahead);
         super::interruptible(finish).await
     }
 
     fn registries(&self) -> Arc<Registries> {
         let progress = Arc::downgrade(&self.progress);
-        let note = move |text: String| {
+        let sink = move |event| {
             if let Some(progress) = progress.upgrade() {
-                progress.note(text);
+                progress.registry(event);
             }
         };
-        Arc::new(Registries::new(self.options.registry.clone(), note))
+        Arc::new(Registries::watched(self.options.registry.clone(), sink))
+    }
+
+    /// Returns who pushes while the build goes on, where the images are to be pushed.
+    fn ahead(
+        &self,
+        worker: &Arc<BuildWorker>,
+        registries: &Arc<Registries>,
+        graph: &Arc<StepGraph>,
+        joint: &Joint,
+    ) -> Result<Option<push::Ahead>, Failure> {
+        let images: Vec<StepId> = joint.images.iter().filter_map(|image| image.target).collect();
+        let steps = (graph, &joint.targets()[..], &images[..]);
+        let ahead = || push::Ahead::new(worker, registries, &self.options.tags, steps);
+        self.options.push.then(ahead).transpose()
     }
 
     fn answers(&self, bases: Arc<Bases>, fetcher: Arc<Fetcher>) -> Result<Answers, Failure> {
@@ -178,28 +199,52 @@ impl Session {
         Ok(Answers { directories, layouts, bases, fetcher })
     }
 
-    async fn lower(&self, answers: &Answers) -> Result<Definition, Failure> {
+    /// Lowers for every platform; what all of them need is found out at once.
+    async fn lower(&self, answers: &Answers) -> Result<(Vec<Definition>, foreign::Machines), Failure> {
         let ignore = answers.directories.get("").and_then(|context| context.ignore.as_ref());
-        let ignore = ignore.map(|file| file.rules.clone());
-        let options = lower_options(&self.options, &self.inputs, ignore);
-        lint::check_argument(&options)
+        let ignore = ignore.map(|file| &file.rules);
+        let all: Vec<_> = self.options.each_platform().collect();
+        let all: Vec<_> = all
+            .into_iter()
+            .map(|platform| lower_options(&self.options, &self.inputs, ignore.cloned(), platform))
+            .collect();
+        lint::check_argument(&all[0])
             .map_err(|why| crate::options::usage("--build-arg BUILDKIT_DOCKERFILE_CHECK", &why, ""))?;
         let mut known = Known::default();
+        let mut done: Vec<Option<Definition>> = vec![None; all.len()];
+        let mut warnings: Vec<Diagnostic> = Vec::new();
         loop {
-            match lower::lower(&self.file, &options, &known) {
-                Ok(Lowered::Needs(needs)) => {
-                    answers.answer(&needs, &mut known).await.map_err(|failure| {
-                        report::at_first_need(failure, &self.file, &self.source.name, &needs)
-                    })?;
-                }
-                Ok(Lowered::Done { definition, warnings }) => {
-                    self.warn(&options, warnings)?;
-                    return Ok(*definition);
-                }
-                Err(diagnostics) => {
-                    return Err(report::mistakes(&self.file, &self.source.name, &diagnostics));
+            let mut needs = BTreeMap::new();
+            for (options, done) in all.iter().zip(&mut done).filter(|(_, done)| done.is_none()) {
+                match lower::lower(&self.file, options, &known) {
+                    Ok(Lowered::Needs(more)) => more.into_iter().for_each(|(need, asked)| {
+                        needs.entry(need).or_insert(asked);
+                    }),
+                    Ok(Lowered::Done { definition, warnings: more }) => {
+                        *done = Some(*definition);
+                        report::merge(&mut warnings, more);
+                    }
+                    Err(diagnostics) => return Err(self.mistakes(options, &diagnostics)),
                 }
             }
+            if needs.is_empty() {
+                self.warn(&all[0], warnings)?;
+                return Ok((done.into_iter().flatten().collect(), foreign::Machines::of(&known)));
+            }
+            answers
+                .answer(&needs, &mut known)
+                .await
+                .map_err(|failure| report::at_first_need(failure, &self.file, &self.source.name, &needs))?;
+        }
+    }
+
+    fn mistakes(&self, options: &lower::Options, diagnostics: &[Diagnostic]) -> Failure {
+        let failure = report::mistakes(&self.file, &self.source.name, diagnostics);
+        match (&self.options.platforms[..], &options.platform) {
+            ([_, _, ..], Some(platform)) => {
+                Failure { line: format!("{} — building for {}", failure.line, platform.full()), ..failure }
+            }
+            _ => failure,
         }
     }
 
@@ -215,14 +260,19 @@ impl Session {
         super::lint::violation(&self.file, options, &self.source.name, &warnings)
     }
 
-    fn note_skipped(&self, definition: &Definition) {
+    fn note_skipped(&self, definitions: &[Definition]) {
         if let Some(unused) = report::unused_arguments(&self.file, &self.options.build_args) {
             self.progress.note(unused);
         }
-        if !definition.skipped.is_empty() {
-            self.progress.note(format!("stages the target does not need: {}", definition.skipped.join(", ")));
+        // What one platform skips, another may need.
+        let Some((first, others)) = definitions.split_first() else { return };
+        let mut skipped = first.skipped.clone();
+        skipped.retain(|stage| others.iter().all(|other| other.skipped.contains(stage)));
+        if !skipped.is_empty() {
+            self.progress.note(format!("stages the target does not need: {}", skipped.join(", ")));
         }
-        let default_network = definition.graph.iter().any(|(_, step)| match &step.op {
+        let steps = definitions.iter().flat_map(|definition| definition.graph.iter());
+        let default_network = steps.into_iter().any(|(_, step)| match &step.op {
             Op::Run(run) => run.network == Network::Default,
             _ => false,
         });
@@ -234,21 +284,28 @@ impl Session {
     async fn solve(
         &self,
         worker: &Arc<BuildWorker>,
-        definition: &Definition,
+        graph: &Arc<StepGraph>,
+        targets: &[StepId],
+        machines: &foreign::Machines,
+        ahead: Option<&push::Ahead>,
     ) -> Result<solver::Solved<crate::worker::Snapshot>, Failure> {
-        let graph = Arc::new(definition.graph.clone());
+        let observer = self.progress.observer(Arc::clone(graph));
         let solver = Solver {
             worker: Arc::clone(worker),
             records: Arc::new(Records::open(self.store.steps())?),
-            observer: self.progress.observer(Arc::clone(&graph)),
+            observer: ahead.map_or(Arc::clone(&observer), |ahead| ahead.watch(observer)),
             jobs: self.options.jobs,
         };
-        let targets: Vec<StepId> = definition.target.iter().chain(&definition.also).copied().collect();
+        let foreign = machines.foreign(graph);
+        if !foreign.is_empty() {
+            let plan = solver.plan(graph, targets);
+            foreign::check(&foreign, &plan, graph, &self.source.name)?;
+        }
         if self.options.explain {
-            self.explain(&solver, &graph, &targets);
+            self.explain(&solver, graph, targets);
         }
         let cancel = Cancel::new();
-        let solving = solver.solve(Arc::clone(&graph), &targets, Wanted::Snapshots, &cancel);
+        let solving = solver.solve(Arc::clone(graph), targets, Wanted::Snapshots, &cancel);
         tokio::pin!(solving);
         let solved = tokio::select! {
             solved = &mut solving => solved,
@@ -258,11 +315,16 @@ impl Session {
                 let _ = solving.await;
                 return Err(Failure::new(Class::Signal(signal), &["interrupted", "", "finished steps stay cached"]));
             }
+            denied = push::denied(ahead) => {
+                cancel.cancel();
+                let _ = solving.await;
+                return Err(denied);
+            }
         };
-        solved.map_err(|error| report::solve(&error, &graph, &self.source.name, &self.file))
+        solved.map_err(|error| report::solve(&error, graph, &self.source.name, &self.file))
     }
 
-    fn explain(&self, solver: &Solver<BuildWorker>, graph: &frontend::graph::StepGraph, targets: &[StepId]) {
+    fn explain(&self, solver: &Solver<BuildWorker>, graph: &StepGraph, targets: &[StepId]) {
         let mut plan = solver.plan(graph, targets);
         solver::explain(&mut plan, graph, targets, &solver.records);
         for (id, step) in plan.iter() {
@@ -272,14 +334,19 @@ impl Session {
         }
     }
 
-    fn print(&self, what: Print, definition: &Definition) -> Result<(), Failure> {
+    fn print(&self, what: Print, definitions: Vec<Definition>) -> Result<(), Failure> {
+        if what == Print::Graph {
+            return crate::commands::print(&print::graph(&definitions));
+        }
+        let joint = Joint::new(definitions);
+        let definition = &joint.definition().expect("a build has at least one image");
         let build = Arc::new(Build::new(Arc::clone(&self.store)));
         let layers = Layers::new(Arc::clone(&self.store), build, self.registries());
         let records = Records::open(self.store.steps())?;
         let lookup = print::PlanLookup { records: &records, layers: &layers };
         let text = match what {
             Print::Instructions => unreachable!("instructions are printed before lowering"),
-            Print::Graph => print::graph(definition),
+            Print::Graph => unreachable!("the graphs of all platforms are printed before they are one"),
             Print::Dot => lookup.dot(definition),
             Print::Svg => lookup.svg(definition),
             Print::Plan => lookup.json(definition),
@@ -288,18 +355,19 @@ impl Session {
     }
 }
 
-/// Returns what the options mean to lowering.
+/// Returns what the options mean to lowering for one of the platforms.
 pub fn lower_options(
     options: &BuildOptions,
     inputs: &Inputs,
     ignore: Option<frontend::graph::pattern::ignore::Rules>,
+    platform: Option<&Platform>,
 ) -> lower::Options {
     let (contexts, _) = named(&options.contexts);
     lower::Options {
         target: options.target.clone(),
         build_args: options.build_args.clone(),
         labels: options.labels.clone(),
-        platform: options.platform.clone(),
+        platform: platform.cloned(),
         network: options.network,
         no_cache: match (options.no_cache, options.no_cache_filter.is_empty()) {
             (true, _) => NoCache::All,

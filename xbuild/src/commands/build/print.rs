@@ -62,10 +62,11 @@ impl PlanLookup<'_> {
     pub fn json(&self, definition: &Definition) -> String {
         let (graph, plan) = (&definition.graph, self.plan(definition));
         let steps = plan.iter().map(|(id, planned)| {
-            let (note, label) = (self.note(graph, &plan, id), &graph.step(id).label);
+            let (note, step) = (self.note(graph, &plan, id), graph.step(id));
+            let label = &step.label;
             serde_json::json!({
                 "step": id.0, "stage": label.stage, "text": label.text, "line": label.lines.0,
-                "verdict": note.mark.word(), "reason": note.reason,
+                "platform": step.platform.full(), "verdict": note.mark.word(), "reason": note.reason,
                 "key": planned.key.map(|key| key.to_string()),
                 "duration_ms": note.duration.map(|duration| duration.as_millis() as u64),
             })
@@ -91,7 +92,12 @@ pub fn instructions(file: &frontend::File) -> String {
     format!("{:#}\n", frontend::print::instructions(file))
 }
 
-/// The step graph as JSON.
-pub fn graph(definition: &Definition) -> String {
-    format!("{:#}\n", print::json(definition))
+/// The step graph as JSON; of several platforms a list of theirs, in order.
+pub fn graph(definitions: &[Definition]) -> String {
+    match definitions {
+        [only] => format!("{:#}\n", print::json(only)),
+        several => {
+            format!("{:#}\n", serde_json::Value::Array(several.iter().map(print::json).collect()))
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use frontend::graph::{StepGraph, StepId};
+use frontend::graph::{StepGraph, StepId, StepKind};
 use frontend::instruction::InstructionKind;
 use frontend::lower::{Asked, MISSING_SOURCE, Need, REFUSED};
 use frontend::{Diagnostic, File, Severity, render};
@@ -48,6 +48,15 @@ pub fn mistakes(file: &File, name: &str, diagnostics: &[Diagnostic]) -> Failure 
         &[&format!("{}{more}", first.message), &place, "", first.help.as_deref().unwrap_or("")],
     );
     failure.with_detail(detail)
+}
+
+/// Adds what is not among `warnings` yet: most findings are those of every platform.
+pub fn merge(warnings: &mut Vec<Diagnostic>, more: Vec<Diagnostic>) {
+    for found in more {
+        if !warnings.contains(&found) {
+            warnings.push(found);
+        }
+    }
 }
 
 /// A warning as one line.
@@ -107,20 +116,26 @@ pub fn at_first_need(failure: Failure, file: &File, name: &str, needs: &BTreeMap
 
 /// The failure of a solve, with the excerpt of the step's instruction.
 pub fn solve(error: &SolveError<StepError>, graph: &StepGraph, name: &str, file: &File) -> Failure {
-    let describe = |id: StepId| {
-        let label = &graph.step(id).label;
-        match label.lines.0 {
-            0 => label.text.clone(),
-            line => format!("{} — {name}:{line}", label.text),
-        }
-    };
-    let failure = from::solve(error, describe);
+    let failure = from::solve(error, |id| describe(graph, id, name));
     match error {
         SolveError::Step { id, .. } => {
             let excerpt = excerpt(file, graph.step(*id).label.lines);
             failure.with_detail(excerpt)
         }
         SolveError::Record(_) | SolveError::Vanishing { .. } | SolveError::Cancelled => failure,
+    }
+}
+
+/// A step as failures name it: its instruction, its line, and its platform where the graph has several.
+pub fn describe(graph: &StepGraph, id: StepId, name: &str) -> String {
+    let step = graph.step(id);
+    let mut layers =
+        graph.iter().filter(|(_, step)| step.kind() == StepKind::Layer).map(|(_, step)| &step.platform);
+    let several = layers.any(|platform| *platform != step.platform);
+    let platform = if several { format!(" — for {}", step.platform.full()) } else { String::new() };
+    match step.label.lines.0 {
+        0 => format!("{}{platform}", step.label.text),
+        line => format!("{}{platform} — {name}:{line}", step.label.text),
     }
 }
 
