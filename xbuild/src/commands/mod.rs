@@ -9,6 +9,7 @@ pub mod lint;
 pub mod names;
 pub mod run;
 pub mod save;
+pub mod send;
 pub mod transfer;
 
 use std::io::Write as _;

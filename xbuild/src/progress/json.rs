@@ -2,24 +2,36 @@
 
 use std::time::Duration;
 
+use oci::registry::Way;
 use serde_json::{Map, Value, json};
 use solver::{Event, Finish, Stream};
 
 use super::output::Output;
 use super::steps::{Key, Steps};
+use super::transfer::{Direction, News, Stage, Transfers};
 
 /// The renderer.
 pub(super) struct Json {
     output: Output,
+    blobs: Transfers,
 }
+
+/// How often a blob that moves is mentioned.
+const MOVES: Duration = Duration::from_millis(500);
 
 impl Json {
     pub(super) fn new(output: Output) -> Self {
-        Self { output }
+        Self { output, blobs: Transfers::new(MOVES) }
     }
 
     pub(super) fn note(&mut self, text: &str) {
         self.write(&json!({ "event": "note", "text": text }));
+    }
+
+    pub(super) fn registry(&mut self, at: Duration, event: &oci::registry::Event) {
+        if let Some(news) = self.blobs.hear(at, event) {
+            self.write(&blob(at, &news));
+        }
     }
 
     pub(super) fn planned(&mut self, at: Duration, steps: usize, cached: usize) {
@@ -64,6 +76,30 @@ impl Json {
         }
         self.output.line(&line);
     }
+}
+
+/// A blob on its way, or at its end.
+fn blob(at: Duration, news: &News) -> Value {
+    let News { passage, size, stage } = news;
+    let (event, more) = match (stage, passage.direction) {
+        (Stage::Moving(done), Direction::Pull) => ("pulling", json!({ "done": done })),
+        (Stage::Moving(done), Direction::Push) => ("pushing", json!({ "done": done })),
+        (Stage::Pulled, _) => ("pulled", json!({})),
+        (Stage::Pushed(Way::Existed), _) => ("pushed", json!({ "how": "existed" })),
+        (Stage::Pushed(Way::Mounted { from }), _) => ("pushed", json!({ "how": "mounted", "from": from })),
+        (Stage::Pushed(Way::Uploaded), _) => ("pushed", json!({ "how": "uploaded" })),
+    };
+    let mut value = json!({
+        "event": event,
+        "time": seconds(at),
+        "digest": passage.digest.to_string(),
+        "repository": passage.place,
+        "size": size,
+    });
+    if let (Value::Object(value), Value::Object(more)) = (&mut value, more) {
+        value.extend(more);
+    }
+    value
 }
 
 fn fields(event: &Event) -> (&'static str, Vec<(String, Value)>) {

@@ -9,6 +9,7 @@ mod output;
 mod plain;
 mod steps;
 mod text;
+mod transfer;
 mod tty;
 
 use std::io::Write;
@@ -29,6 +30,7 @@ use plain::Plain;
 pub use steps::Tail;
 use steps::{Key, Steps};
 pub use text::{neutralise, shorten};
+pub use transfer::{Transfers, note_of};
 use tty::Tty;
 
 /// Events that may wait to be shown. A terminal that is slower than the steps slows them down instead of
@@ -91,6 +93,7 @@ enum Message {
     Graph(usize, Arc<StepGraph>),
     Event(usize, Duration, Event),
     Note(String),
+    Registry(oci::registry::Event),
     Finish(Ending),
 }
 
@@ -152,6 +155,14 @@ impl Progress {
         self.send(Message::Note(text.into()));
     }
 
+    /// Shows what a registry client tells.
+    pub fn registry(&self, event: oci::registry::Event) {
+        match note_of(&event) {
+            Some(text) => self.note(text),
+            None => self.send(Message::Registry(event)),
+        }
+    }
+
     /// Shows what is left and the summary, and returns what the error report needs.
     pub fn finish(self, ending: Ending) -> Report {
         self.send(Message::Finish(ending));
@@ -182,6 +193,7 @@ fn show(receiver: &Receiver<Message>, mut renderer: Renderer) -> Report {
                 renderer.event(&steps, graph, at, &event, &lines);
             }
             Ok(Message::Note(text)) => renderer.note(&text),
+            Ok(Message::Registry(event)) => renderer.registry(begun.elapsed(), &event),
             Ok(Message::Finish(ending)) => break ending,
             Err(RecvTimeoutError::Timeout) => renderer.tick(&steps),
             Err(RecvTimeoutError::Disconnected) => break Ending::Failed,
@@ -208,6 +220,15 @@ impl Renderer {
             Self::Tty(tty) => tty.note(text),
             Self::Plain(plain) => plain.note(text),
             Self::Json(json) => json.note(text),
+            Self::Quiet => {}
+        }
+    }
+
+    fn registry(&mut self, at: Duration, event: &oci::registry::Event) {
+        match self {
+            Self::Tty(tty) => tty.registry(at, event),
+            Self::Plain(plain) => plain.registry(at, event),
+            Self::Json(json) => json.registry(at, event),
             Self::Quiet => {}
         }
     }

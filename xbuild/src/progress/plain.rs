@@ -8,6 +8,7 @@ use solver::{Event, Finish};
 use super::output::Output;
 use super::steps::{Key, Steps};
 use super::text::{neutralise, size};
+use super::transfer::Transfers;
 
 /// How long one step has the output for itself while others have something to say.
 const SLICE: Duration = Duration::from_secs(1);
@@ -26,6 +27,7 @@ pub(super) struct Plain {
     waiting_bytes: usize,
     introduced: BTreeSet<Key>,
     transfers: BTreeMap<(Key, String), Duration>,
+    blobs: Transfers,
 }
 
 struct Waiting {
@@ -50,11 +52,18 @@ impl Plain {
             waiting_bytes: 0,
             introduced: BTreeSet::new(),
             transfers: BTreeMap::new(),
+            blobs: Transfers::new(TRANSFER),
         }
     }
 
     pub(super) fn note(&mut self, text: &str) {
         self.output.line(&format!("# {}", neutralise(text)));
+    }
+
+    pub(super) fn registry(&mut self, at: Duration, event: &oci::registry::Event) {
+        if let Some(news) = self.blobs.hear(at, event) {
+            self.note(&news.text());
+        }
     }
 
     pub(super) fn event(&mut self, steps: &Steps, key: Key, at: Duration, event: &Event, lines: &[String]) {

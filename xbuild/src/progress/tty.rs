@@ -8,6 +8,7 @@ use solver::{Event, Finish};
 
 use super::steps::{Key, Steps};
 use super::text::{neutralise, shorten, size};
+use super::transfer::{Stage, Transfers};
 
 /// Characters of a step's name on its moving line; the rest of the line shows what it does.
 const NAME: usize = 56;
@@ -17,6 +18,9 @@ pub(super) struct Tty {
     bars: MultiProgress,
     head: ProgressBar,
     running: BTreeMap<Key, ProgressBar>,
+    blobs: Transfers,
+    /// The line of all blobs that move, where one does.
+    moving: Option<ProgressBar>,
     style: ProgressStyle,
     begun: Instant,
 }
@@ -30,6 +34,8 @@ impl Tty {
             bars,
             head,
             running: BTreeMap::new(),
+            blobs: Transfers::new(Duration::ZERO),
+            moving: None,
             style: template("  {prefix} {elapsed:>4} {wide_msg:.dim}"),
             begun: Instant::now(),
         }
@@ -37,6 +43,29 @@ impl Tty {
 
     pub(super) fn note(&mut self, text: &str) {
         self.head.set_message(neutralise(text));
+    }
+
+    pub(super) fn registry(&mut self, at: Duration, event: &oci::registry::Event) {
+        match self.blobs.hear(at, event).map(|news| (news.text(), news.stage)) {
+            Some((text, Stage::Pulled | Stage::Pushed(_))) => {
+                self.print(&format!("       {}", neutralise(&text)))
+            }
+            Some((_, Stage::Moving(_))) | None => {}
+        }
+        match (self.blobs.line(), &self.moving) {
+            (Some(line), Some(bar)) => bar.set_message(line),
+            (Some(line), None) => {
+                let bar = self.bars.add(ProgressBar::new_spinner().with_style(template("  {wide_msg}")));
+                bar.set_message(line);
+                self.moving = Some(bar);
+            }
+            (None, Some(bar)) => {
+                bar.finish_and_clear();
+                self.bars.remove(bar);
+                self.moving = None;
+            }
+            (None, None) => {}
+        }
     }
 
     pub(super) fn event(&mut self, steps: &Steps, key: Key, event: &Event, lines: &[String]) {
@@ -99,11 +128,11 @@ impl Tty {
     pub(super) fn tick(&mut self, steps: &Steps) {
         self.head.set_message(head(steps, self.begun.elapsed()));
         self.head.tick();
-        self.running.values().for_each(ProgressBar::tick);
+        self.running.values().chain(&self.moving).for_each(ProgressBar::tick);
     }
 
     pub(super) fn finish(&mut self, summary: &str) {
-        for bar in std::mem::take(&mut self.running).into_values() {
+        for bar in std::mem::take(&mut self.running).into_values().chain(self.moving.take()) {
             bar.finish_and_clear();
         }
         self.head.finish_and_clear();

@@ -1,0 +1,204 @@
+//! Sending an image of the store to registries under several names: what goes along as data, the doing, and what a
+//! failure tells. Builds nothing and reads no other place than the store.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::future::join_all;
+use oci::document::{self, Descriptor, Root};
+use oci::reference::Reference;
+use oci::registry::{BlobSource, PushBlob, PushDocument, PushImage, Pushed, plan_push};
+use oci::{Digest, Store};
+
+use crate::bases;
+use crate::failure::{Class, Failure};
+use crate::worker::registries::Registries;
+
+/// Blobs that are known to be in repositories, by [`Reference::place`].
+pub type There = BTreeMap<String, BTreeSet<Digest>>;
+
+/// Returns all that makes the image of `root`: of an index, what its manifests name too.
+///
+/// # Errors
+/// Store failures.
+pub fn content(store: &Store, root: &Descriptor) -> Result<PushImage, Failure> {
+    let mut content = PushImage::default();
+    add(store, root, 0, &mut content)?;
+    Ok(content)
+}
+
+/// Adds a document after all that it names.
+fn add(store: &Store, descriptor: &Descriptor, depth: usize, content: &mut PushImage) -> Result<(), Failure> {
+    let root = store.layout().read_root(descriptor)?;
+    match &root {
+        Root::Manifest(manifest) => {
+            for descriptor in manifest.parsed.layers().iter().chain([manifest.parsed.config()]) {
+                content.blobs.push(blob(store, descriptor)?);
+            }
+        }
+        Root::Index(_) if depth >= document::INDEX_DEPTH => {
+            let origin = descriptor.digest().to_string();
+            return Err(oci::Error::document(origin, document::DocumentError::TooDeep).into());
+        }
+        Root::Index(index) => {
+            let mut children = index.parsed.manifests().iter();
+            children.try_for_each(|child| add(store, child, depth + 1, content))?;
+        }
+    }
+    if content.documents.iter().all(|document| document.digest != root.digest()) {
+        content.documents.push(PushDocument {
+            raw: root.raw().clone(),
+            digest: root.digest(),
+            media_type: root.media_type().to_owned(),
+            tags: Vec::new(),
+        });
+    }
+    Ok(())
+}
+
+/// Returns a blob with where its bytes are: in the store, else where it was pulled from.
+///
+/// # Errors
+/// A store failure where it is nowhere.
+pub fn blob(store: &Store, descriptor: &Descriptor) -> Result<PushBlob, Failure> {
+    let digest = document::digest_of(descriptor).map_err(oci::Error::from)?;
+    let place = bases::place(store, &digest);
+    let source = if store.layout().has(&digest)? {
+        BlobSource::File(store.layout().blob_path(&digest))
+    } else {
+        let missing = || oci::Error::MissingBlob { digest, layout: store.layout().root().to_owned() };
+        BlobSource::Remote(place.clone().ok_or_else(missing)?)
+    };
+    Ok(PushBlob {
+        digest,
+        size: descriptor.size(),
+        media_type: descriptor.media_type().to_string(),
+        source,
+        found_in: place.into_iter().collect(),
+    })
+}
+
+/// A repository and the tags that the image gets in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repository {
+    /// Registry and repository, without a tag.
+    pub place: Reference,
+    /// The names that were given.
+    pub names: Vec<Reference>,
+}
+
+/// Returns the repositories of `names`, those of one registry together.
+pub fn by_registry(names: &[Reference]) -> Vec<Vec<Repository>> {
+    let mut registries: BTreeMap<&str, BTreeMap<&str, Repository>> = BTreeMap::new();
+    for name in names {
+        let place = Reference { tag: None, digest: None, ..name.clone() };
+        let repositories = registries.entry(&name.registry).or_default();
+        let repository =
+            repositories.entry(&name.repository).or_insert(Repository { place, names: Vec::new() });
+        let name = name.clone().with_default_tag();
+        if !repository.names.contains(&name) {
+            repository.names.push(name);
+        }
+    }
+    registries.into_values().map(|repositories| repositories.into_values().collect()).collect()
+}
+
+/// Sends `image` under all of `names`: registries at once, repositories of one registry one after the other, so that
+/// each blob is linked into the second instead of sent again. `there` need not be asked for.
+///
+/// # Errors
+/// Push failures, after all that could be sent was; they name the command that repeats only the push.
+pub async fn send(
+    store: &Store,
+    registries: &Registries,
+    image: &PushImage,
+    names: &[Reference],
+    there: &There,
+) -> Result<Vec<Pushed>, Failure> {
+    let client = registries.client()?;
+    let by_registry = by_registry(names);
+    let sends = by_registry.iter().map(|repositories| async move {
+        let mut image = image.clone();
+        let mut results = Vec::new();
+        for repository in repositories {
+            let none = BTreeSet::new();
+            if let Some(root) = image.documents.last_mut() {
+                root.tags = repository.names.iter().filter_map(|name| name.tag.clone()).collect();
+            }
+            let plan = plan_push(&repository.place, &image);
+            let known = there.get(&repository.place.place()).unwrap_or(&none);
+            let result = client.push_rest(&plan, known).await;
+            if result.is_ok() {
+                repository.names.iter().for_each(|name| registries.tell(format!("pushed {name}")));
+                image.blobs.iter_mut().for_each(|blob| blob.found_in.insert(0, repository.place.clone()));
+            }
+            results.push((repository, result));
+        }
+        results
+    });
+    let mut pushed = Vec::new();
+    let mut lost: Vec<(&Repository, Failure)> = Vec::new();
+    for (repository, result) in join_all(sends).await.into_iter().flatten() {
+        match result {
+            Ok(done) => pushed.push(done),
+            Err(error) => lost.push((repository, error.into())),
+        }
+    }
+    match lost.is_empty() {
+        true => Ok(pushed),
+        false => Err(repeatable(store, image, lost)),
+    }
+}
+
+/// Adds to the failures of a push that the image is kept, and what repeats the push.
+fn repeatable(store: &Store, image: &PushImage, lost: Vec<(&Repository, Failure)>) -> Failure {
+    let digest = image.documents.last().map(|root| root.digest.to_string()).unwrap_or_default();
+    let names = lost.iter().flat_map(|(repository, _)| &repository.names);
+    let commands: Vec<_> =
+        names.map(|name| format!("xbuild{} push {digest} {name}", root_flag(store))).collect();
+    let lines: Vec<_> = lost.iter().map(|(_, failure)| failure.line.as_str()).collect();
+    let line = format!(
+        "{} — {digest} is kept in the store; `{}` repeats the push alone",
+        lines.join("; "),
+        commands.join(" && ")
+    );
+    // Whatever stood in the way, it is the push that failed; only refusals of our own are told apart.
+    let class = lost.iter().map(|(_, failure)| failure.class).find(|class| *class == Class::Push);
+    let first = lost.into_iter().next().map(|(_, failure)| failure);
+    let failure = first.unwrap_or_else(|| Failure::new(Class::Push, &[]));
+    Failure { class: class.unwrap_or(failure.class), line, ..failure }
+}
+
+/// Returns `--root DIR` where the store is not the one that a command finds by itself.
+fn root_flag(store: &Store) -> String {
+    match crate::root_directory(None) {
+        Ok(usual) if usual == store.root() => String::new(),
+        Ok(_) | Err(_) => {
+            let path = store.root().display().to_string();
+            let plain = path.chars().all(|char| char.is_ascii_alphanumeric() || "/._-+@:,".contains(char));
+            match plain {
+                true => format!(" --root {path}"),
+                false => format!(" --root '{}'", path.replace('\'', r"'\''")),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_one_repository_are_one_push() {
+        let names = ["r:1/a:1", "q:1/a", "r:1/b:1", "r:1/a:2", "r:1/a:1", "q:1/a:latest"];
+        let names: Vec<Reference> = names.iter().map(|name| name.parse().expect("a name")).collect();
+        let shown: Vec<Vec<Vec<String>>> = by_registry(&names)
+            .iter()
+            .map(|registry| {
+                let tags = |names: &[Reference]| names.iter().map(Reference::to_string).collect();
+                registry.iter().map(|repository| tags(&repository.names)).collect()
+            })
+            .collect();
+        let expected: &[&[&[&str]]] = &[&[&["q:1/a:latest"]], &[&["r:1/a:1", "r:1/a:2"], &["r:1/b:1"]]];
+        assert_eq!(shown, expected);
+    }
+}
