@@ -45,6 +45,16 @@ struct Resolution {
     media_type: String,
 }
 
+/// What the store has under a name.
+enum InStore {
+    /// The image.
+    Yes(Box<StoredImage>),
+    /// An image of another platform.
+    Other(Platform),
+    /// Nothing.
+    No,
+}
+
 impl Bases {
     /// Resolves into `store`.
     pub fn new(store: Arc<Store>, registries: Arc<Registries>, pull: Pull) -> Self {
@@ -57,30 +67,42 @@ impl Bases {
     /// A source failure where nobody has it.
     pub async fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<StoredImage, Failure> {
         let store_counts = self.pull == Pull::Missing || reference.digest.is_some();
-        if store_counts && let Some(image) = self.in_store(reference, platform)? {
-            return Ok(image);
+        let stored = if store_counts { self.in_store(reference, platform)? } else { InStore::No };
+        match stored {
+            InStore::Yes(image) => Ok(*image),
+            InStore::No => self.fetch(reference, platform).await,
+            InStore::Other(found) => self.fetch(reference, platform).await.map_err(|mut failure| {
+                failure.line += &format!(" — the store has that name for {found} only");
+                failure
+            }),
         }
-        self.fetch(reference, platform).await
     }
 
-    fn in_store(&self, reference: &Reference, platform: &Platform) -> Result<Option<StoredImage>, Failure> {
+    fn in_store(&self, reference: &Reference, platform: &Platform) -> Result<InStore, Failure> {
         let layout = self.store.layout();
         let name = reference.clone().with_default_tag().to_string();
         let tagged = layout.resolve(&name)?.into_iter().find(|found| {
             // A name with a digest must be that image.
             reference.digest.is_none_or(|digest| found.digest().to_string() == digest.to_string())
         });
-        let descriptor = match tagged {
-            Some(descriptor) => Some(descriptor),
-            None => self.resolution(&name, platform)?,
-        };
-        let Some(descriptor) = descriptor else { return Ok(None) };
         // A document that somebody cleaned up is fetched again.
-        match image::read(layout, descriptor, platform) {
+        let read = |descriptor| match image::read(layout, descriptor, platform) {
             Ok(image) => Ok(Some(image)),
             Err(_) if reference.registry != "localhost" => Ok(None),
             Err(failure) => Err(failure),
-        }
+        };
+        let tagged = tagged.map(&read).transpose()?.flatten();
+        let other = match tagged {
+            // Who names a digest wants that image; what a registry had for the platform is as good as it gets.
+            Some(image) if reference.digest.is_some() => return Ok(InStore::Yes(Box::new(image))),
+            Some(image) => match other_platform(&image, platform) {
+                None => return Ok(InStore::Yes(Box::new(image))),
+                Some(other) => InStore::Other(other),
+            },
+            None => InStore::No,
+        };
+        let resolved = self.resolution(&name, platform)?.map(read).transpose()?.flatten();
+        Ok(resolved.map_or(other, |image| InStore::Yes(Box::new(image))))
     }
 
     fn resolution(&self, name: &str, platform: &Platform) -> Result<Option<Descriptor>, Failure> {
@@ -110,7 +132,7 @@ impl Bases {
         let descriptor = document::descriptor(&kind, found.manifest.digest, found.manifest.raw.len() as u64);
         let name = reference.clone().with_default_tag().to_string();
         let resolution = Resolution {
-            platform: platform.to_string(),
+            platform: platform.full(),
             manifest: found.manifest.digest,
             size: found.manifest.raw.len() as u64,
             media_type: kind,
@@ -181,6 +203,22 @@ pub fn place(store: &Store, digest: &Digest) -> Option<Reference> {
     std::fs::read_to_string(source_path(store, &place_key(digest))).ok()?.parse().ok()
 }
 
+/// Returns the platform of an image that cannot be used for `wanted`; what does not say its platform can.
+fn other_platform(image: &StoredImage, wanted: &Platform) -> Option<Platform> {
+    let config = &image.config.parsed;
+    let found = Platform {
+        os: config.os.clone(),
+        architecture: config.architecture.clone(),
+        variant: config.variant.clone().unwrap_or_default(),
+        os_version: config.os_version.clone().unwrap_or_default(),
+    };
+    let says = !found.os.is_empty() && !found.architecture.is_empty();
+    // Newer variants are taken as they are: whether the processor has what they want only it knows.
+    let (one, other) = (wanted.normalize(), found.normalize());
+    let fits = one.accepts(&other) || (one.os == other.os && one.architecture == other.architecture);
+    (says && !fits).then_some(found)
+}
+
 fn read_manifest(layout: &Layout, manifest: &Digest) -> Result<StoredImage, StepError> {
     let size = layout.size(manifest)?;
     let missing = || oci::Error::MissingBlob { digest: *manifest, layout: layout.root().to_owned() };
@@ -194,7 +232,7 @@ fn read_manifest(layout: &Layout, manifest: &Digest) -> Result<StoredImage, Step
 }
 
 fn resolution_key(name: &str, platform: &Platform) -> String {
-    blake3::hash(format!("image {name} {platform}").as_bytes()).to_hex().to_string()
+    blake3::hash(format!("image {name} {}", platform.full()).as_bytes()).to_hex().to_string()
 }
 
 fn place_key(digest: &Digest) -> String {
