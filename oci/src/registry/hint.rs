@@ -43,7 +43,13 @@ fn place_hint(action: Action, object: &str, problem: &Problem) -> Option<String>
     let about_place = |code: &str| {
         matches!(
             code,
-            "" | "UNAUTHORIZED" | "DENIED" | "FORBIDDEN" | "NOT_FOUND" | "NAME_UNKNOWN" | "NAME_INVALID"
+            "" | "BAD_REQUEST"
+                | "UNAUTHORIZED"
+                | "DENIED"
+                | "FORBIDDEN"
+                | "NOT_FOUND"
+                | "NAME_UNKNOWN"
+                | "NAME_INVALID"
         )
     };
     if !messages.iter().all(|message| about_place(&message.code)) {

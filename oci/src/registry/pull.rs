@@ -115,14 +115,31 @@ impl Client {
             StatusCode::NOT_FOUND => Ok(None),
             StatusCode::OK => match claimed_digest(&answer) {
                 Some(digest) => Ok(Some(digest)),
-                None => {
-                    let request = manifest_request(Method::GET, endpoint, subject, reference)?;
-                    let mut answer = self.send(endpoint, &request).await?;
-                    let raw = answer.body(self.settings().limits.manifest, "manifest").await?;
-                    let asked = reference.digest.map_or(Algorithm::Sha256, |digest| digest.algorithm());
-                    Ok(Some(asked.digest(&raw)))
-                }
+                None => self.digest_by_get(endpoint, subject, reference).await,
             },
+            // An answer to HEAD has no words, and some servers do not know the method.
+            _ => self.digest_by_get(endpoint, subject, reference).await,
+        }
+    }
+
+    async fn digest_by_get(
+        &self,
+        endpoint: &Endpoint,
+        subject: &Subject,
+        reference: &Reference,
+    ) -> Result<Option<Digest>, Problem> {
+        let request = manifest_request(Method::GET, endpoint, subject, reference)?;
+        let mut answer = self.send(endpoint, &request).await?;
+        match answer.status() {
+            StatusCode::OK => {
+                let raw = answer.body(self.settings().limits.manifest, "manifest").await?;
+                let asked = reference.digest.map_or(Algorithm::Sha256, |digest| digest.algorithm());
+                Ok(Some(asked.digest(&raw)))
+            }
+            StatusCode::NOT_FOUND => {
+                answer.discard().await;
+                Ok(None)
+            }
             _ => Err(self.rejected(endpoint, subject, answer).await),
         }
     }

@@ -357,7 +357,11 @@ impl Client {
 }
 
 fn names_unknown_blob(problem: &Problem) -> bool {
-    let Problem::Status { messages, .. } = problem else { return false };
+    let messages = match problem {
+        Problem::Exhausted { last, .. } => return names_unknown_blob(last),
+        Problem::Status { messages, .. } => messages,
+        _ => return false,
+    };
     messages.iter().any(|message| {
         matches!(message.code.as_str(), "BLOB_UNKNOWN" | "MANIFEST_BLOB_UNKNOWN" | "MANIFEST_UNKNOWN")
     })

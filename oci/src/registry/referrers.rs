@@ -1,8 +1,7 @@
 //! The list of what refers to an image, for registries that keep none: an index under the tag `<alg>-<hex>` of the
 //! subject (distribution-spec, "Pushing Manifests with Subject"). Reads and writes that one tag.
 
-use bytes::Bytes;
-use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use reqwest::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use reqwest::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -22,7 +21,7 @@ use crate::{Digest, Reference};
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 
 /// Times that a list is written again because somebody else wrote at the same moment.
-const MAX_ROUNDS: u32 = 5;
+const MAX_ROUNDS: u32 = 10;
 
 /// A manifest that refers to another.
 pub(super) struct Referrer {
@@ -66,7 +65,10 @@ impl Referrer {
 
 impl Client {
     /// Adds `referrer`, which is stored already, to its subject's list, unless the registry's `answer` says that it
-    /// has done so. Lists that are written by two at once are read again until the entry is there.
+    /// has done so.
+    ///
+    /// The list is written on the condition that it has not changed meanwhile, and read again afterwards. With
+    /// registries that ignore conditions an entry of somebody who writes in the same moment can still be lost.
     pub(super) async fn list_referrer(
         &self,
         endpoint: &Endpoint,
@@ -78,18 +80,13 @@ impl Client {
         if answer.headers().contains_key(SUBJECT) {
             return Ok(());
         }
-        let list = Reference { tag: Some(referrer.tag()), digest: None, ..target.clone() };
+        let tag = Reference { tag: Some(referrer.tag()), digest: None, ..target.clone() };
         for _ in 0..MAX_ROUNDS {
-            let mut index = self.referrers(endpoint, subject, &list).await?;
-            if !append(&mut index, referrer) {
+            let mut list = self.referrers(endpoint, subject, &tag).await?;
+            if !append(&mut list.index, referrer) {
                 return Ok(());
             }
-            let raw = serde_json::to_vec(&index).expect("a value serialises");
-            if raw.len() as u64 > DOCUMENT_LIMIT {
-                let what = format!("the list of referrers {}", referrer.tag());
-                return Err(Problem::TooLarge { host: endpoint.host(), what, limit: DOCUMENT_LIMIT });
-            }
-            self.put_referrers(endpoint, subject, &list, raw.into()).await?;
+            self.put_referrers(endpoint, subject, &tag, &list).await?;
         }
         let detail = "others keep overwriting it".to_owned();
         Err(Problem::Malformed {
@@ -103,46 +100,79 @@ impl Client {
         &self,
         endpoint: &Endpoint,
         subject: &Subject,
-        list: &Reference,
-    ) -> Result<Value, Problem> {
-        let request = manifest_request(Method::GET, endpoint, subject, list)?;
+        tag: &Reference,
+    ) -> Result<List, Problem> {
+        let request = manifest_request(Method::GET, endpoint, subject, tag)?;
         let mut answer = self.send(endpoint, &request).await?;
         match answer.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => {
                 answer.discard().await;
-                return Ok(json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [] }));
+                let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [] });
+                return Ok(List { index, version: Version::None });
             }
             _ => return Err(self.rejected(endpoint, subject, answer).await),
         }
+        let version = answer.headers().get(ETAG).cloned().map_or(Version::Unknown, Version::Known);
         let body = answer.body(self.settings().limits.manifest, "list of referrers").await?;
         let parsed: Option<Value> = serde_json::from_slice(&body).ok();
         // Writing over an image that somebody has tagged so would lose it.
-        parsed.filter(|index| index["manifests"].is_array()).ok_or_else(|| Problem::Malformed {
+        let index = parsed.filter(|index| index["manifests"].is_array());
+        let index = index.ok_or_else(|| Problem::Malformed {
             host: answer.host(),
-            what: format!("what is tagged {}", list.version()),
+            what: format!("what is tagged {}", tag.version()),
             detail: "it is no index, so what refers to the image cannot be listed there".to_owned(),
-        })
+        })?;
+        Ok(List { index, version })
     }
 
+    /// Writes the list; that it has changed meanwhile is no error, the next round sees it.
     async fn put_referrers(
         &self,
         endpoint: &Endpoint,
         subject: &Subject,
-        list: &Reference,
-        raw: Bytes,
+        tag: &Reference,
+        list: &List,
     ) -> Result<(), Problem> {
-        let url = endpoint.url(&list.repository, &format!("manifests/{}", list.version()))?;
+        let raw = serde_json::to_vec(&list.index).expect("a value serialises");
+        if raw.len() as u64 > DOCUMENT_LIMIT {
+            let what = format!("the list of referrers {}", tag.version());
+            return Err(Problem::TooLarge { host: endpoint.host(), what, limit: DOCUMENT_LIMIT });
+        }
+        let url = endpoint.url(&tag.repository, &format!("manifests/{}", tag.version()))?;
         let mut request = Request::new(Method::PUT, url, subject, "list of referrers");
         request.headers.insert(CONTENT_TYPE, HeaderValue::from_static(OCI_INDEX));
-        request.payload = Payload::Bytes(raw);
-        let answer = self.send(endpoint, &request).await?;
-        if answer.status().is_success() {
-            answer.discard().await;
-            return Ok(());
+        match &list.version {
+            Version::Known(version) => drop(request.headers.insert(IF_MATCH, version.clone())),
+            Version::None => drop(request.headers.insert(IF_NONE_MATCH, HeaderValue::from_static("*"))),
+            Version::Unknown => {}
         }
-        Err(self.rejected(endpoint, subject, answer).await)
+        request.payload = Payload::Bytes(raw.into());
+        let answer = self.send(endpoint, &request).await?;
+        match answer.status() {
+            status if status.is_success() || status == StatusCode::PRECONDITION_FAILED => {
+                answer.discard().await;
+                Ok(())
+            }
+            _ => Err(self.rejected(endpoint, subject, answer).await),
+        }
     }
+}
+
+/// A list as the registry has it.
+struct List {
+    index: Value,
+    version: Version,
+}
+
+/// By what a registry tells one list from the next (RFC 9110 §8.8.3).
+enum Version {
+    /// There is no list yet.
+    None,
+    /// Its entity tag.
+    Known(HeaderValue),
+    /// The registry gives none.
+    Unknown,
 }
 
 /// Adds the entry; returns whether it was missing. Keys that we do not know stay.
@@ -165,6 +195,8 @@ fn has_type(index: &Map<String, Value>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::digest::Algorithm;
     use crate::media_type::OCI_MANIFEST;

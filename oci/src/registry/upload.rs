@@ -159,8 +159,11 @@ impl Transfer<'_> {
         match answer.status() {
             // A length that is not the blob's is no proof that the blob is there.
             StatusCode::OK => Ok(answer.content_length().is_none_or(|length| length == self.upload.size)),
-            StatusCode::NOT_FOUND => Ok(false),
-            _ => Err(self.client.rejected(self.endpoint, self.subject, answer).await),
+            // An answer to HEAD has no words: what is wrong shows in the answer to the upload.
+            _ => {
+                answer.discard().await;
+                Ok(false)
+            }
         }
     }
 
@@ -168,6 +171,7 @@ impl Transfer<'_> {
         let mut retrier = self.client.retrier(&self.endpoint.base, &self.what);
         let mut mode = Mode::Whole;
         let mut sessions = 0;
+        let mut broken_at = None;
         let (mut session, mut least) = match self.begin_or_link().await? {
             Begun::Linked(from) => return Ok(Way::Mounted { from }),
             Begun::Session(session, least) => (session, least),
@@ -189,8 +193,14 @@ impl Transfer<'_> {
                 },
                 Step::Broken(problem) => {
                     retrier.pause(problem).await?;
-                    // A connection that breaks under a large body breaks again; pieces keep what has arrived.
-                    mode = Mode::Chunks(chunk_size(mode, self.client.settings().limits.chunk, least));
+                    // A connection that breaks under a large body breaks again; pieces keep what has arrived. Some
+                    // proxies that limit bodies reset instead of answering 413, so what broke twice is made smaller.
+                    let again = broken_at.replace(session.offset) == Some(session.offset);
+                    mode = match mode {
+                        Mode::Whole => Mode::Chunks(self.client.settings().limits.chunk.max(least).max(1)),
+                        Mode::Chunks(_) if again => smaller(mode, 0, least).unwrap_or(mode),
+                        Mode::Chunks(_) => mode,
+                    };
                     match self.status(&session).await? {
                         Some(current) => {
                             session = current;
@@ -416,13 +426,6 @@ fn range_end(answer: &Answer) -> Option<u64> {
         ("0", "0") => Some(0),
         ("0", end) => end.parse::<u64>().ok()?.checked_add(1),
         _ => None,
-    }
-}
-
-fn chunk_size(mode: Mode, default: u64, least: u64) -> u64 {
-    match mode {
-        Mode::Whole => default.max(least).max(1),
-        Mode::Chunks(chunk) => chunk,
     }
 }
 

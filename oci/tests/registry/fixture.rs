@@ -146,7 +146,12 @@ impl DockerRegistry {
         let data = directory.path().join("data");
         let mut file = std::fs::File::create(&config).unwrap();
         writeln!(file, "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}").unwrap();
-        writeln!(file, "storage: {{delete: {{enabled: true}}, filesystem: {{rootdirectory: {}}}}}", data.display()).unwrap();
+        writeln!(
+            file,
+            "storage: {{delete: {{enabled: true}}, filesystem: {{rootdirectory: {}}}}}",
+            data.display()
+        )
+        .unwrap();
         writeln!(file, "http:\n  addr: 127.0.0.1:{port}\n{extra}").unwrap();
         let log = std::fs::File::create(directory.path().join("log")).unwrap();
         let process = Command::new("docker-registry")

@@ -16,10 +16,10 @@ use crate::fixture::{DockerRegistry, client, image, noise, read_blob, settings, 
 use crate::server::{Reply, Request, Server};
 
 /// A private authority with one server and one client certificate.
-struct Certificates(tempfile::TempDir);
+pub struct Certificates(tempfile::TempDir);
 
 impl Certificates {
-    fn make() -> Option<Self> {
+    pub fn make() -> Option<Self> {
         if Command::new("openssl").arg("version").stdout(Stdio::null()).status().is_err() {
             return skip("openssl is not installed");
         }
@@ -41,7 +41,7 @@ impl Certificates {
         Some(made)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
@@ -63,7 +63,7 @@ async fn try_push(registry: &DockerRegistry, own: RegistrySettings) -> Result<()
     Ok(())
 }
 
-fn https(ca_files: &[PathBuf]) -> RegistrySettings {
+pub fn https(ca_files: &[PathBuf]) -> RegistrySettings {
     RegistrySettings {
         transport: Transport::Https,
         ca_files: ca_files.to_vec(),

@@ -66,6 +66,22 @@ async fn after_a_reset_the_upload_goes_on_where_the_registry_stopped() {
 }
 
 #[tokio::test]
+async fn reg_15_a_proxy_that_resets_what_is_too_large_for_it_gets_ever_smaller_pieces() {
+    let requests = upload(Habits::default(), &[0, 0, 0, 0]).await;
+    let lengths: Vec<&str> = requests
+        .iter()
+        .filter(|request| matches!(request.method.as_str(), "PUT" | "PATCH"))
+        .map(|request| request.header("content-length"))
+        .collect();
+    let (whole, piece) = (SIZE.to_string(), |shift: u32| ((1 << 20) >> shift).to_string());
+    assert_eq!(lengths[..6], [whole, piece(0), piece(1), piece(2), piece(3), piece(3)]);
+    // Resets in different places are the network's, not the size's.
+    let requests = upload(Habits::default(), &[900_000, 700_000, 100_000]).await;
+    let patches: Vec<&Request> = requests.iter().filter(|request| request.method == "PATCH").collect();
+    assert!(patches[..3].iter().all(|patch| patch.header("content-length") == piece(0)));
+}
+
+#[tokio::test]
 async fn a_session_that_is_forgotten_is_begun_again() {
     let requests = upload(Habits { forgets_sessions: Some(()), ..Habits::default() }, &[SIZE / 2]).await;
     assert_eq!(requests.iter().filter(|request| request.method == "POST").count(), 2);
@@ -100,7 +116,7 @@ async fn reg_16_chunks_are_not_smaller_than_the_registry_takes() {
 #[tokio::test]
 async fn reg_15_a_head_that_lies_costs_one_more_upload() {
     let image = image(&[noise(2, 1000)], Types::Oci, &["1"]);
-    let lies_about = vec![image.blobs[0].digest.to_string()];
+    let lies_about = [(image.blobs[0].digest.to_string(), 1000)].into();
     let memory = Memory::new(Habits { lies_about, ..Habits::default() });
     let registry = memory.clone();
     let server = Server::start(move |request| registry.answer(request));

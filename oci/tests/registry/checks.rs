@@ -1,0 +1,577 @@
+//! What the distribution specification asks of a client, one test for each point of the list of client checks; where
+//! the real registry can take part it does.
+
+use base64::Engine as _;
+use oci::digest::Algorithm;
+use oci::document::{Root, descriptor};
+use oci::media_type::{self, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, Types};
+use oci::registry::{Error, Login, Problem, PushBlob, PushImage, Settings, Way, plan_push};
+use oci::{Digest, Platform, Reference};
+use serde_json::{Value, json};
+
+use crate::fixture::{DockerRegistry, blob, client, document, image, noise, read_blob, settings, ways};
+use crate::memory::{Habits, Locations, Memory, error};
+use crate::server::{Reply, Request, Server};
+
+/// A registry in memory, or the real one.
+enum Registry {
+    Memory(Server),
+    Docker(DockerRegistry),
+}
+
+impl Registry {
+    fn memory(habits: Habits) -> Self {
+        let memory = Memory::new(habits);
+        Self::Memory(Server::start(move |request| memory.answer(request)))
+    }
+
+    fn both() -> Vec<Self> {
+        let real = DockerRegistry::start("").map(Self::Docker);
+        [Some(Self::memory(Habits::default())), real].into_iter().flatten().collect()
+    }
+
+    fn reference(&self, name: &str) -> Reference {
+        match self {
+            Self::Memory(server) => server.reference(name),
+            Self::Docker(registry) => registry.reference(name),
+        }
+    }
+
+    async fn push(&self, name: &str, image: &PushImage) -> Result<(), Error> {
+        let (client, _) = client(settings());
+        client.push(&plan_push(&self.reference(name), image)).await.map(|_| ())
+    }
+}
+
+/// Pushes to a registry with `habits`; returns what that saw.
+async fn seen(habits: Habits, settings: Settings, image: &PushImage) -> Vec<Request> {
+    let memory = Memory::new(habits);
+    let server = Server::start(move |request| memory.answer(request));
+    let (client, _) = client(settings);
+    client.push(&plan_push(&server.reference("team/app"), image)).await.unwrap();
+    server.requests()
+}
+
+fn one_blob(bytes: &[u8]) -> PushImage {
+    PushImage { blobs: vec![blob(bytes, OCI_LAYER)], documents: Vec::new() }
+}
+
+fn methods(requests: &[Request]) -> Vec<&str> {
+    requests.iter().map(|request| request.method.as_str()).collect()
+}
+
+/// A manifest whose JSON `change` has edited, with its blobs.
+fn edited(layer: &[u8], tags: &[&str], change: impl Fn(&mut Value)) -> PushImage {
+    let mut image = image(&[layer.to_vec()], Types::Oci, tags);
+    let mut manifest: Value = serde_json::from_slice(&image.documents[0].raw).unwrap();
+    change(&mut manifest);
+    image.documents = vec![document(&serde_json::to_vec(&manifest).unwrap(), OCI_MANIFEST, tags)];
+    image
+}
+
+fn index_of(children: &[Value], tags: &[&str]) -> oci::registry::PushDocument {
+    let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": children });
+    document(&serde_json::to_vec(&index).unwrap(), OCI_INDEX, tags)
+}
+
+fn entry(child: &oci::registry::PushDocument) -> Value {
+    json!({ "mediaType": child.media_type, "digest": child.digest.to_string(), "size": child.raw.len() })
+}
+
+fn amd64() -> Platform {
+    Platform::parse("linux/amd64", &Platform::host()).unwrap()
+}
+
+#[tokio::test]
+async fn check_ping() {
+    for (challenge, expected) in [("", ""), ("Basic realm=\"r\"", "Basic "), ("Bearer", "Bearer t")] {
+        let server = Server::start(move |request| {
+            if request.path() == "/token" {
+                return Reply::new(200).body(r#"{"token":"t"}"#);
+            }
+            assert_eq!(request.target, "/v2/");
+            if challenge.is_empty() || !request.header("authorization").is_empty() {
+                return Reply::new(200);
+            }
+            let bearer = format!(r#"Bearer realm="http://{}/token",service="s""#, request.header("host"));
+            Reply::new(401)
+                .header("WWW-Authenticate", if challenge == "Bearer" { &bearer } else { challenge })
+        });
+        let registry = server.address.to_string();
+        let mut settings = settings();
+        let login = Login { username: "u".to_owned(), password: "p".to_owned() };
+        settings.logins.insert(registry.clone(), login);
+        let (client, _) = client(settings);
+        client.check_login(&registry).await.unwrap();
+        let requests = server.requests();
+        assert!(requests.last().unwrap().header("authorization").starts_with(expected), "{challenge}");
+    }
+}
+
+#[tokio::test]
+async fn check_blob_head_skip() {
+    let layer = noise(1, 1000);
+    let memory = Memory::new(Habits::default());
+    memory.state.lock().unwrap().blobs.insert(Digest::of(&layer).to_string(), layer.clone());
+    let server = Server::start(move |request| memory.answer(request));
+    let (client, events) = client(settings());
+    client.push(&plan_push(&server.reference("a/b"), &one_blob(&layer))).await.unwrap();
+    assert_eq!(methods(&server.requests()), ["HEAD"]);
+    let events = events.lock().unwrap();
+    assert_eq!((events.len(), ways(&events, Digest::of(&layer))), (1, vec![Way::Existed]));
+}
+
+#[tokio::test]
+async fn check_blob_post_put() {
+    let layer = noise(2, 1000);
+    for (locations, query) in [
+        (Locations::Bare, "?digest=sha256%3A"),
+        (Locations::Relative, "?state=a%2Fb&digest=sha256%3A"),
+        (Locations::Absolute, "?state=a%2Fb&digest=sha256%3A"),
+        (Locations::Schemeless, "?state=a%2Fb&digest=sha256%3A"),
+    ] {
+        let requests = seen(Habits { locations, ..Habits::default() }, settings(), &one_blob(&layer)).await;
+        assert_eq!(methods(&requests), ["HEAD", "POST", "PUT"], "{locations:?}");
+        assert!(requests[2].target.contains(query), "{}", requests[2].target);
+        assert_eq!(requests[2].header("content-length"), "1000");
+        assert_eq!(requests[2].header("content-type"), "application/octet-stream");
+    }
+}
+
+#[tokio::test]
+async fn check_blob_post_only() {
+    // Few registries take a blob in the POST; ours carries none, so 202 is what is always gone on from.
+    let requests = seen(Habits::default(), settings(), &one_blob(&noise(3, 1000))).await;
+    let post = &requests[1];
+    assert_eq!((post.method.as_str(), post.header("content-length"), post.body.len()), ("POST", "0", 0));
+    assert!(post.query().is_empty());
+    assert_eq!(requests[2].body.len(), 1000);
+}
+
+#[tokio::test]
+async fn check_blob_stream() {
+    let layer = noise(4, 500_000);
+    let habits = Habits { locations: Locations::Moving, max_body: Some(200_000), ..Habits::default() };
+    let mut pieces = settings();
+    pieces.limits.chunk = 150_000;
+    let requests = seen(habits, pieces, &one_blob(&layer)).await;
+    let places: Vec<String> = requests
+        .iter()
+        .filter(|request| request.method == "PATCH" || request.method == "PUT" && request.body.is_empty())
+        .map(|request| request.query()["at"].clone())
+        .collect();
+    assert_eq!(places, ["0", "150000", "300000", "450000", "500000"]);
+}
+
+#[tokio::test]
+async fn check_blob_chunked() {
+    // The registry keeps half of the first chunk and says so only when it is asked.
+    let layer = noise(5, 400_000);
+    let memory =
+        Memory::new(Habits { max_body: Some(200_000), min_chunk: Some(65_536), ..Habits::default() });
+    let registry = memory.clone();
+    let cut = std::sync::atomic::AtomicBool::new(false);
+    let server = Server::start(move |request| {
+        if request.method == "PATCH" && !cut.swap(true, std::sync::atomic::Ordering::SeqCst) {
+            let half = Request { body: request.body[..request.body.len() / 2].to_vec(), ..request.clone() };
+            registry.answer(&half);
+            return Reply::new(416);
+        }
+        registry.answer(request)
+    });
+    let mut pieces = settings();
+    pieces.limits.chunk = 100_000;
+    let (client, _) = client(pieces);
+    client.push(&plan_push(&server.reference("a/b"), &one_blob(&layer))).await.unwrap();
+    assert!(memory.state.lock().unwrap().blobs[&Digest::of(&layer).to_string()] == layer);
+    let requests = server.requests();
+    let expected = ["HEAD", "POST", "PUT", "POST", "PATCH", "GET", "PATCH", "PATCH", "PATCH", "PATCH", "PUT"];
+    assert_eq!(methods(&requests), expected);
+    let ranges: Vec<&str> = requests
+        .iter()
+        .filter(|request| request.method == "PATCH")
+        .map(|request| request.header("content-range"))
+        .collect();
+    assert_eq!(ranges, ["0-99999", "50000-149999", "150000-249999", "250000-349999", "350000-399999"]);
+}
+
+#[tokio::test]
+async fn check_blob_mount() {
+    for (linked, expected) in [(true, vec!["HEAD", "POST"]), (false, vec!["HEAD", "POST", "PUT"])] {
+        let layer = noise(6, 1000);
+        let memory = Memory::new(Habits { separates: Some(()), ..Habits::default() });
+        if linked {
+            let mut state = memory.state.lock().unwrap();
+            state.blobs.insert(Digest::of(&layer).to_string(), layer.clone());
+            state.links.insert(("base/debian".to_owned(), Digest::of(&layer).to_string()));
+        }
+        let server = Server::start(move |request| memory.answer(request));
+        let mut image = one_blob(&layer);
+        image.blobs[0].found_in = vec![server.reference("base/debian")];
+        let (client, _) = client(settings());
+        client.push(&plan_push(&server.reference("team/app"), &image)).await.unwrap();
+        let requests = server.requests();
+        assert_eq!(methods(&requests), expected);
+        assert_eq!(requests[1].query()["mount"], Digest::of(&layer).to_string());
+        assert_eq!(requests[1].query()["from"], "base/debian");
+    }
+}
+
+#[tokio::test]
+async fn check_manifest_tag() {
+    for types in [Types::Oci, Types::Docker] {
+        let image = image(&[noise(7, 1000)], types, &["v1"]);
+        let requests = seen(Habits::default(), settings(), &image).await;
+        let last = requests.last().unwrap();
+        assert_eq!((last.method.as_str(), last.path()), ("PUT", "/v2/team/app/manifests/v1"));
+        assert_eq!(last.header("content-type"), types.manifest());
+        assert_eq!(last.body, image.documents[0].raw);
+        let uploads =
+            requests.iter().filter(|request| request.method == "PUT" && request.path().contains("/blobs/"));
+        assert_eq!(uploads.count(), 2);
+    }
+}
+
+#[tokio::test]
+async fn check_manifest_digest() {
+    let children = [image(&[noise(8, 10)], Types::Oci, &[]), image(&[noise(9, 10)], Types::Oci, &[])];
+    let mut whole = PushImage::default();
+    let entries: Vec<Value> = children.iter().map(|child| entry(&child.documents[0])).collect();
+    for child in &children {
+        whole.blobs.extend(child.blobs.clone());
+        whole.documents.extend(child.documents.clone());
+    }
+    whole.documents.push(index_of(&entries, &["v1"]));
+    let requests = seen(Habits::default(), settings(), &whole).await;
+    let manifests: Vec<&str> = requests
+        .iter()
+        .filter(|request| request.method == "PUT" && request.path().contains("/manifests/"))
+        .map(|request| request.path().rsplit('/').next().unwrap())
+        .collect();
+    let digests = children.map(|child| child.documents[0].digest.to_string());
+    assert_eq!(manifests, [digests[0].as_str(), digests[1].as_str(), "v1"]);
+}
+
+/// A manifest of exactly `size` bytes.
+fn padded(size: usize) -> PushImage {
+    let pad = |length: usize| {
+        edited(&noise(10, 10), &["1"], |manifest| {
+            manifest["annotations"] = json!({ "pad": "x".repeat(length) })
+        })
+    };
+    let rest = pad(0).documents[0].raw.len();
+    pad(size - rest)
+}
+
+#[tokio::test]
+async fn check_manifest_large() {
+    let size = (4 << 20) - 1;
+    for registry in Registry::both() {
+        let image = padded(size);
+        assert_eq!(image.documents[0].raw.len(), size);
+        registry.push("a/large", &image).await.unwrap();
+        let (client, _) = client(settings());
+        let found = client.root(&registry.reference("a/large:1")).await.unwrap();
+        assert_eq!(*found.raw(), image.documents[0].raw);
+    }
+    let server = Server::start(|request| match request.method.as_str() {
+        "PUT" if request.path().contains("/manifests/") => error(413, "SIZE_INVALID", "manifest too large"),
+        "PUT" => Reply::new(201),
+        "POST" => Reply::new(202).header("Location", "/v2/a/b/blobs/uploads/1"),
+        _ => Reply::new(404),
+    });
+    let (client, _) = client(settings());
+    let error = client.push(&plan_push(&server.reference("a/b"), &padded(size))).await.unwrap_err();
+    assert!(error.to_string().contains("SIZE_INVALID: manifest too large"), "{error}");
+}
+
+#[tokio::test]
+async fn check_pull_digest() {
+    let image = image(&[noise(11, 1000)], Types::Oci, &["1"]);
+    let memory = Memory::new(Habits::default());
+    let registry = memory.clone();
+    let server = Server::start(move |request| registry.answer(request));
+    let (client, _) = client(settings());
+    client.push(&plan_push(&server.reference("a/b"), &image)).await.unwrap();
+    let by_digest = server.reference("a/b").with_digest(image.documents[0].digest);
+    client.root(&by_digest).await.unwrap();
+    read_blob(&client, &by_digest, &noise(11, 1000)).await.unwrap();
+    {
+        let mut state = memory.state.lock().unwrap();
+        let digest = image.documents[0].digest;
+        state.manifests.get_mut(&format!("a/b:{digest}")).unwrap().1.push(b' ');
+        state.blobs.get_mut(&Digest::of(&noise(11, 1000)).to_string()).unwrap()[0] ^= 1;
+    }
+    let problems = [
+        client.root(&by_digest).await.unwrap_err(),
+        read_blob(&client, &by_digest, &noise(11, 1000)).await.unwrap_err(),
+    ];
+    assert!(problems.iter().all(|error| matches!(*error.problem, Problem::Digest { .. })), "{problems:?}");
+}
+
+#[tokio::test]
+async fn check_empty_blob() {
+    for registry in Registry::both() {
+        registry.push("a/b", &image(&[Vec::new()], Types::Oci, &["1"])).await.unwrap();
+        let (client, _) = client(settings());
+        assert_eq!(read_blob(&client, &registry.reference("a/b:1"), b"").await.unwrap(), b"");
+    }
+    let requests = seen(Habits::default(), settings(), &one_blob(b"")).await;
+    assert_eq!(requests[2].header("content-length"), "0");
+}
+
+#[tokio::test]
+async fn check_uncompressed_layer() {
+    for registry in Registry::both() {
+        let image = edited(&noise(12, 3000), &["1"], |manifest| {
+            manifest["layers"][0]["mediaType"] = OCI_LAYER.into();
+        });
+        registry.push("a/b", &image).await.unwrap();
+        let (client, _) = client(settings());
+        let found = client.resolve(&registry.reference("a/b:1"), &amd64()).await.unwrap();
+        let layer = &found.manifest.parsed.layers()[0];
+        assert_eq!(layer.media_type().as_ref(), OCI_LAYER);
+        assert_eq!(client.blob_bytes(&found.reference, layer, 10_000).await.unwrap(), noise(12, 3000));
+    }
+}
+
+#[tokio::test]
+async fn check_nested_index() {
+    for registry in Registry::both() {
+        let mut whole = image(&[noise(13, 100)], Types::Oci, &[]);
+        let mut child = entry(&whole.documents[0]);
+        child["platform"] = json!({ "os": "linux", "architecture": "amd64" });
+        let inner = index_of(&[child], &[]);
+        let outer = index_of(&[entry(&inner)], &["1"]);
+        whole.documents.extend([inner, outer]);
+        registry.push("a/b", &whole).await.unwrap();
+        let (client, _) = client(settings());
+        let name = registry.reference("a/b:1");
+        let found = client.resolve(&name, &amd64()).await.unwrap();
+        assert_eq!(found.manifest.digest, whole.documents[0].digest);
+        let copied = client.remote_image(&name, &["2".to_owned()]).await.unwrap();
+        registry.push("a/copy", &copied).await.unwrap();
+        let copy = client.digest(&registry.reference("a/copy:2")).await.unwrap();
+        assert_eq!(copy, Some(whole.documents[2].digest));
+    }
+}
+
+#[tokio::test]
+async fn check_empty_index() {
+    for registry in Registry::both() {
+        let whole = PushImage { blobs: Vec::new(), documents: vec![index_of(&[], &["1"])] };
+        registry.push("a/b", &whole).await.unwrap();
+        let (client, _) = client(settings());
+        let name = registry.reference("a/b:1");
+        let Root::Index(found) = client.root(&name).await.unwrap() else { panic!("an index") };
+        assert!(found.parsed.manifests().is_empty());
+        let error = client.resolve(&name, &amd64()).await.unwrap_err();
+        assert!(error.to_string().contains("no image for platform linux/amd64; available: none"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn check_no_layers() {
+    for registry in Registry::both() {
+        let image = image(&[], Types::Oci, &["1"]);
+        registry.push("a/b", &image).await.unwrap();
+        let (client, _) = client(settings());
+        let found = client.resolve(&registry.reference("a/b:1"), &amd64()).await.unwrap();
+        assert!(found.manifest.parsed.layers().is_empty());
+        assert_eq!(found.manifest.raw, image.documents[0].raw);
+    }
+}
+
+#[tokio::test]
+async fn check_data_field() {
+    let encode = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
+    let plain = image(&[noise(14, 100)], Types::Oci, &["1"]);
+    let oci::registry::BlobSource::Bytes(config) = plain.blobs[1].source.clone() else { panic!("in memory") };
+    let of = |data: String| {
+        edited(&noise(14, 100), &["1"], |manifest| manifest["config"]["data"] = data.clone().into())
+    };
+    for registry in Registry::both() {
+        let good = of(encode(&config));
+        registry.push("a/good", &good).await.unwrap();
+        let (client, events) = client(settings());
+        let found = client.resolve(&registry.reference("a/good:1"), &amd64()).await.unwrap();
+        assert_eq!((found.config.raw, found.manifest.raw), (config.clone(), good.documents[0].raw.clone()));
+        assert!(events.lock().unwrap().is_empty(), "the config came with the manifest");
+        for (name, data) in [
+            ("a/other", encode(&[&config[..config.len() - 1], b" "].concat())),
+            ("a/short", encode(&config[1..])),
+            ("a/no-base64", "%".to_owned()),
+        ] {
+            registry.push(name, &of(data)).await.unwrap();
+            let error =
+                client.resolve(&registry.reference(&format!("{name}:1")), &amd64()).await.unwrap_err();
+            assert!(error.to_string().contains("config inside a manifest"), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn check_custom_fields() {
+    for registry in Registry::both() {
+        let image = edited(&noise(15, 100), &["1"], |manifest| {
+            manifest["org.example.extra"] = json!({ "z": [1, 2.50, null], "a": "ü" });
+            manifest["layers"][0]["custom"] = "kept".into();
+        });
+        registry.push("a/b", &image).await.unwrap();
+        let (client, _) = client(settings());
+        let name = registry.reference("a/b:1");
+        let found = client.resolve(&name, &amd64()).await.unwrap();
+        assert_eq!(found.manifest.raw, image.documents[0].raw);
+        let copied = client.remote_image(&name, &["2".to_owned()]).await.unwrap();
+        registry.push("a/copy", &copied).await.unwrap();
+        let copy = client.digest(&registry.reference("a/copy:2")).await.unwrap();
+        assert_eq!(copy, Some(image.documents[0].digest));
+    }
+}
+
+#[tokio::test]
+async fn check_nondistributable() {
+    let oci = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
+    let docker = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+    let allowing = "validation: {manifests: {urls: {allow: ['.*']}}}";
+    let real = DockerRegistry::start(allowing).map(|real| (Registry::Docker(real), Types::Docker, docker));
+    let memory = (Registry::memory(Habits::default()), Types::Oci, oci);
+    for (registry, types, foreign) in [Some(memory), real].into_iter().flatten() {
+        let mut image = image(&[noise(16, 100)], types, &["1"]);
+        let mut manifest: Value = serde_json::from_slice(&image.documents[0].raw).unwrap();
+        manifest["layers"][0]["mediaType"] = foreign.into();
+        manifest["layers"][0]["urls"] = json!(["https://vendor.example/layer"]);
+        image.documents = vec![document(&serde_json::to_vec(&manifest).unwrap(), types.manifest(), &["1"])];
+        image.blobs[0].media_type = foreign.to_owned();
+        registry.push("a/b", &image).await.unwrap();
+        let (client, events) = client(settings());
+        let name = registry.reference("a/b:1");
+        let Root::Manifest(found) = client.root(&name).await.unwrap() else { panic!("one") };
+        assert_eq!(found.parsed.layers()[0].media_type().as_ref(), foreign);
+        assert!(events.lock().unwrap().is_empty());
+        assert!(read_blob(&client, &name, &noise(16, 100)).await.is_err(), "the registry does not have it");
+    }
+}
+
+/// A signature-like manifest about `subject`.
+fn about(subject: &PushImage, seed: u64, kind: Option<&str>) -> PushImage {
+    let of = entry(&subject.documents[0]);
+    edited(&noise(seed, 10), &[], |manifest| {
+        manifest["subject"] = of.clone();
+        manifest["annotations"] = json!({ "seed": seed.to_string() });
+        if let Some(kind) = kind {
+            manifest["artifactType"] = kind.into();
+        }
+    })
+}
+
+async fn referrers(registry: &Registry, subject: &PushImage) -> Vec<Value> {
+    let (client, _) = client(settings());
+    let digest = subject.documents[0].digest;
+    let list = registry.reference(&format!("a/b:sha256-{}", digest.hex()));
+    let Root::Index(found) = client.root(&list).await.unwrap() else { panic!("an index") };
+    let parsed: Value = serde_json::from_slice(&found.raw).unwrap();
+    parsed["manifests"].as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn check_subject() {
+    for registry in Registry::both() {
+        let subject = image(&[noise(17, 100)], Types::Oci, &["1"]);
+        registry.push("a/b", &subject).await.unwrap();
+        let [first, second] = [about(&subject, 18, Some("example/sbom")), about(&subject, 19, None)];
+        registry.push("a/b", &first).await.unwrap();
+        registry.push("a/b", &second).await.unwrap();
+        registry.push("a/b", &first).await.unwrap();
+        let entries = referrers(&registry, &subject).await;
+        let mut expected = [entry(&first.documents[0]), entry(&second.documents[0])];
+        expected[0]["artifactType"] = "example/sbom".into();
+        expected[1]["artifactType"] = OCI_CONFIG.into();
+        expected[0]["annotations"] = json!({ "seed": "18" });
+        expected[1]["annotations"] = json!({ "seed": "19" });
+        assert_eq!(entries, expected);
+    }
+}
+
+#[tokio::test]
+async fn check_subject_of_several_pushes_at_once() {
+    // Nothing is lost where the registry honours conditions; docker-registry does not.
+    let registry = Registry::memory(Habits::default());
+    let subject = image(&[noise(17, 100)], Types::Oci, &["1"]);
+    registry.push("a/b", &subject).await.unwrap();
+    let many: Vec<PushImage> = (30..35).map(|seed| about(&subject, seed, None)).collect();
+    let pushes = many.iter().map(|one| registry.push("a/b", one));
+    for result in futures_util::future::join_all(pushes).await {
+        result.unwrap();
+    }
+    assert_eq!(referrers(&registry, &subject).await.len(), 5);
+}
+
+#[tokio::test]
+async fn check_subject_that_the_registry_lists_or_that_something_else_is_tagged_for() {
+    let subject = image(&[noise(20, 100)], Types::Oci, &["1"]);
+    let memory = Memory::new(Habits { keeps_referrers: Some(()), ..Habits::default() });
+    let server = Server::start(move |request| memory.answer(request));
+    let registry = Registry::Memory(server);
+    registry.push("a/b", &subject).await.unwrap();
+    registry.push("a/b", &about(&subject, 21, None)).await.unwrap();
+    let Registry::Memory(server) = &registry else { unreachable!("made above") };
+    assert!(!server.requests().iter().any(|request| request.path().contains("/manifests/sha256-")));
+
+    let registry = Registry::memory(Habits::default());
+    let tag = format!("sha256-{}", subject.documents[0].digest.hex());
+    registry.push("a/b", &image(&[noise(20, 100)], Types::Oci, &["1", &tag])).await.unwrap();
+    let error = registry.push("a/b", &about(&subject, 21, None)).await.unwrap_err();
+    assert!(error.to_string().contains("is no index"), "{error}");
+}
+
+/// The image of one layer, content addressed by sha512 throughout.
+fn long_digests(layer: &[u8], tags: &[&str]) -> PushImage {
+    let long = |bytes: &[u8], media_type: &str| PushBlob {
+        digest: Algorithm::Sha512.digest(bytes),
+        ..blob(bytes, media_type)
+    };
+    let layer = long(layer, media_type::OCI_LAYER_GZIP);
+    let config = json!({ "architecture": "amd64", "os": "linux", "config": {},
+        "rootfs": { "type": "layers", "diff_ids": [layer.digest.to_string()] } });
+    let config = long(&serde_json::to_vec(&config).unwrap(), OCI_CONFIG);
+    let of = |blob: &PushBlob| descriptor(&blob.media_type, blob.digest, blob.size);
+    let manifest = json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": of(&config), "layers": [of(&layer)] });
+    let mut manifest = document(&serde_json::to_vec(&manifest).unwrap(), OCI_MANIFEST, tags);
+    manifest.digest = Algorithm::Sha512.digest(&manifest.raw);
+    PushImage { blobs: vec![layer, config], documents: vec![manifest] }
+}
+
+#[tokio::test]
+async fn check_sha512() {
+    let layer = noise(22, 5000);
+    let registry = Registry::memory(Habits::default());
+    let image = long_digests(&layer, &[]);
+    registry.push("a/b", &image).await.unwrap();
+    let Registry::Memory(server) = &registry else { unreachable!("made above") };
+    let requests = server.requests();
+    let posts: Vec<&Request> = requests.iter().filter(|request| request.method == "POST").collect();
+    assert!(!posts.is_empty() && posts.iter().all(|post| post.query()["digest-algorithm"] == "sha512"));
+    let (client, _) = client(settings());
+    let name = registry.reference("a/b").with_digest(image.documents[0].digest);
+    let found = client.resolve(&name, &amd64()).await.unwrap();
+    assert_eq!(found.manifest.digest, image.documents[0].digest);
+    let bytes = crate::fixture::pull_blob(&client, &name, image.blobs[0].digest, 5000).await.unwrap();
+    assert_eq!(bytes, layer);
+    // A wrong one is seen.
+    let wrong = registry.reference("a/b").with_digest(Algorithm::Sha512.digest(b"other"));
+    assert!(client.root(&wrong).await.is_err());
+}
+
+#[tokio::test]
+async fn check_bad_digest() {
+    for registry in Registry::both() {
+        let mut wrong = one_blob(b"what it is");
+        wrong.blobs[0].digest = Digest::of(b"what it says it is");
+        let line = registry.push("a/b", &wrong).await.unwrap_err().to_string();
+        assert!(
+            line.contains("400") && line.contains("DIGEST_INVALID: provided digest did not match"),
+            "{line}"
+        );
+    }
+}
