@@ -10,8 +10,12 @@ mod inputs;
 mod lint;
 mod mounts;
 mod outputs;
+mod platforms;
 mod print;
+mod proxy;
+mod push;
 mod registry;
+mod sha512;
 mod sources;
 mod tidy;
 

@@ -1,0 +1,325 @@
+//! Bases whose layers, config and manifest are addressed by sha512: from layouts and registries, built upon, written
+//! out and pushed.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use oci::compress::Decoder;
+use oci::digest::Algorithm;
+use oci::document::{Config, Descriptor, Manifest, Root};
+use oci::{DiffId, Digest, Layout, media_type};
+
+use crate::harness::{Registry, Run, Scratch};
+
+const DOCKERFILE: &str =
+    "FROM base\nRUN id -u > /who && cat /etc/group > /groups\nCOPY Dockerfile /d/\nWORKDIR /d\n";
+
+/// An image in a layout of its own that knows no sha256.
+struct Image {
+    path: PathBuf,
+    layout: Layout,
+    manifest: Manifest,
+}
+
+/// Which byte of the image is spoilt after it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spoilt {
+    Nothing,
+    Layer,
+    Config,
+    /// The config names other content than the layer's.
+    DiffId,
+}
+
+/// The image `busybox` of the scratch store with every digest replaced.
+fn image(scratch: &Scratch, spoilt: Spoilt) -> Image {
+    let from = Layout::open(&scratch.layout()).unwrap();
+    let found = from.resolve("busybox").unwrap().unwrap();
+    let Root::Manifest(old) = from.read_root(&found).unwrap() else { panic!("busybox is one image") };
+    let path = scratch.path().join(format!("layout-{spoilt:?}"));
+    let layout = Layout::create(&path).unwrap();
+    let put = |media_type: &str, bytes: &[u8]| {
+        let mut writer = layout.writer_by(Algorithm::Sha512).unwrap();
+        writer.write_all(bytes).unwrap();
+        writer.finish().unwrap().descriptor(media_type)
+    };
+    let config = from.read_verified(old.parsed.config(), 1 << 22).unwrap();
+    let mut config = Config::parse(config, &old.parsed).unwrap().parsed;
+    let mut layers = Vec::new();
+    for (layer, diff_id) in old.parsed.layers().iter().zip(&mut config.rootfs.diff_ids) {
+        let blob = from.read_verified(layer, 1 << 26).unwrap();
+        let mut tar = Vec::new();
+        Decoder::new(&blob[..]).unwrap().0.read_to_end(&mut tar).unwrap();
+        let seen: &[u8] = if spoilt == Spoilt::DiffId { b"other" } else { &tar };
+        *diff_id = DiffId(Algorithm::Sha512.digest(seen));
+        layers.push(put(layer.media_type().as_ref(), &blob));
+    }
+    let config = put(media_type::OCI_CONFIG, &serde_json::to_vec(&config).unwrap());
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "config": config, "layers": layers,
+    });
+    let manifest = Manifest::parse(manifest.to_string().into(), None).unwrap();
+    let manifest = manifest.digested_by(Algorithm::Sha512);
+    layout.put_document(&manifest).unwrap();
+    layout.tag(&"base:1".parse().unwrap(), &manifest.descriptor(media_type::OCI_MANIFEST)).unwrap();
+    match spoilt {
+        Spoilt::Nothing | Spoilt::DiffId => {}
+        Spoilt::Layer => spoil(&layout, &layers[0]),
+        Spoilt::Config => spoil(&layout, manifest.parsed.config()),
+    }
+    Image { path, layout, manifest }
+}
+
+fn spoil(layout: &Layout, descriptor: &Descriptor) {
+    let path = layout.blob_path(&digest_of(descriptor));
+    let mut bytes = std::fs::read(&path).unwrap();
+    let last = bytes.len() - 2;
+    bytes[last] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn digest_of(descriptor: &Descriptor) -> Digest {
+    oci::document::digest_of(descriptor).unwrap()
+}
+
+fn is_sha512(descriptor: &Descriptor) -> bool {
+    digest_of(descriptor).algorithm() == Algorithm::Sha512
+}
+
+/// The layers of an image, lowest first.
+fn layers(layout: &Layout, name: &str) -> Vec<Descriptor> {
+    let found = layout.resolve(name).unwrap().unwrap();
+    let Root::Manifest(manifest) = layout.read_root(&found).unwrap() else { panic!("one image") };
+    manifest.parsed.layers().clone()
+}
+
+/// Runs what was built on the image and looks at what it made.
+fn check_built(scratch: &Scratch) {
+    let run = scratch.xbuild(&["run", "child", "sh", "-c", "cat /who /groups; pwd; ls"]).ok();
+    assert!(run.stdout.starts_with("0\nroot:x:0:\n"), "{run:?}");
+    assert!(run.stdout.ends_with("/d\nDockerfile\n"), "{run:?}");
+    let layers = layers(&Layout::open(&scratch.layout()).unwrap(), "child");
+    let expected: Vec<bool> = layers.iter().enumerate().map(|(position, _)| position == 0).collect();
+    assert_eq!(layers.iter().map(is_sha512).collect::<Vec<_>>(), expected, "the base's keep their digests");
+}
+
+fn blobs(directory: &Path) -> usize {
+    std::fs::read_dir(directory.join("blobs/sha512")).map_or(0, Iterator::count)
+}
+
+#[test]
+fn img_04_a_layout_by_sha512_is_a_base() {
+    let made = Scratch::new().with_busybox();
+    let image = image(&made, Spoilt::Nothing);
+    let at = image.path.display();
+    for place in [format!("{at}:1"), format!("{at}@{}", image.manifest.digest), at.to_string()] {
+        let scratch = Scratch::new();
+        let context = scratch.context("c", &[("Dockerfile", DOCKERFILE)]);
+        let flag = format!("base=oci-layout://{place}");
+        let build = ["--build-context", &flag, "-t", "child"];
+        scratch.build(&context, &build).ok();
+        check_built(&scratch);
+        let again = scratch.build(&context, &build).ok();
+        assert!(again.cached() >= 3, "{}", again.stderr);
+        assert_eq!(blobs(&scratch.layout()), 3, "layer, config and manifest, once");
+    }
+}
+
+#[test]
+fn img_04_what_is_built_on_it_is_written_out_in_every_form() {
+    let scratch = Scratch::new().with_busybox();
+    let image = image(&scratch, Spoilt::Nothing);
+    let context = scratch.context("c", &[("Dockerfile", DOCKERFILE)]);
+    let flag = format!("base=oci-layout://{}", image.path.display());
+    let out = |name: &str| scratch.path().join(name).display().to_string();
+    let output = |kind: &str| {
+        let dest = format!("type={kind},dest={}", out(&format!("{kind}.out")));
+        scratch.build(&context, &["--build-context", &flag, "-t", "child", "-o", &dest]).ok()
+    };
+    for kind in ["oci", "docker"] {
+        output(kind);
+        let unpacked = scratch.path().join(format!("{kind}.dir"));
+        std::fs::create_dir(&unpacked).unwrap();
+        let archive = out(&format!("{kind}.out"));
+        crate::harness::tool("tar", &["-xf", &archive, "-C", unpacked.to_str().unwrap()]);
+        let written = Layout::open(&unpacked).unwrap();
+        for layer in layers(&written, "child") {
+            written.read_verified(&layer, 1 << 26).unwrap();
+        }
+        assert_eq!(blobs(&unpacked), 1, "the base's layer");
+    }
+    output("local");
+    assert_eq!(std::fs::read_to_string(Path::new(&out("local.out")).join("who")).unwrap(), "0\n");
+}
+
+#[test]
+fn img_01_a_spoilt_layout_by_sha512_is_refused_and_leaves_nothing() {
+    let made = Scratch::new().with_busybox();
+    for (spoilt, code, left) in [(Spoilt::Layer, 9, 0), (Spoilt::Config, 9, 0), (Spoilt::DiffId, 4, 3)] {
+        let image = image(&made, spoilt);
+        let scratch = Scratch::new();
+        let context = scratch.context("c", &[("Dockerfile", DOCKERFILE)]);
+        let flag = format!("base=oci-layout://{}", image.path.display());
+        let run = scratch.build(&context, &["--build-context", &flag, "-t", "child"]);
+        check_refused(&run, code, "sha512:");
+        assert_eq!(blobs(&scratch.layout()), left, "{spoilt:?}: {}", run.stderr);
+        for leftover in ["layers/root", "index"] {
+            let names = std::fs::read_dir(scratch.store().join(leftover)).map_or(0, Iterator::count);
+            assert_eq!(names, 0, "{spoilt:?}: {leftover}");
+        }
+    }
+}
+
+#[track_caller]
+fn check_refused(run: &Run, code: i32, fragment: &str) {
+    let line = run.stderr.lines().find(|line| line.starts_with("error: ")).unwrap_or_default();
+    assert!(run.code == code && line.contains(fragment), "{run:?}");
+}
+
+#[test]
+fn img_04_digests_that_are_none_are_refused_when_they_are_read() {
+    let scratch = Scratch::new();
+    for digest in [
+        format!("sha512:{}", "a".repeat(127)),
+        format!("sha512:{}", "a".repeat(64)),
+        format!("sha512:{}", "A".repeat(128)),
+        format!("sha384:{}", "a".repeat(96)),
+        format!("md5:{}", "a".repeat(32)),
+    ] {
+        let file = format!("FROM 127.0.0.1:1/x@{digest}\n");
+        let context = scratch.context("c", &[("Dockerfile", &file)]);
+        check_refused(&scratch.build(&context, &[]), 3, "digest");
+    }
+}
+
+#[test]
+fn img_04_a_registry_takes_and_gives_blobs_by_sha512() {
+    let Some(registry) = Registry::start() else { return };
+    let scratch = Scratch::new().with_busybox();
+    let image = image(&scratch, Spoilt::Nothing);
+    let name = format!("{}/team/app:1", registry.host);
+    let context = scratch.context("c", &[("Dockerfile", DOCKERFILE)]);
+    let flag = format!("base=oci-layout://{}", image.path.display());
+    scratch.digest(&context, &["--build-context", &flag, "-t", &name, "--push"]);
+    let fresh = Scratch::new();
+    let child = fresh.context("d", &[("Dockerfile", &format!("FROM {name}\nRUN cat /who /groups > /all\n"))]);
+    fresh.build(&child, &["-t", "child"]).ok();
+    let run = fresh.xbuild(&["run", "child", "cat", "/all"]).ok();
+    assert!(run.stdout.starts_with("0\nroot:x:0:\n"), "{run:?}");
+    let found = layers(&Layout::open(&fresh.layout()).unwrap(), "child");
+    assert!(is_sha512(&found[0]) && !is_sha512(&found[1]));
+}
+
+#[test]
+fn img_04_from_a_registry_by_a_sha512_digest() {
+    let made = Scratch::new().with_busybox();
+    let image = image(&made, Spoilt::Nothing);
+    let server = Server::of(&image);
+    let name = format!("{}/team/base@{}", server.address, image.manifest.digest);
+    let scratch = Scratch::new();
+    let dockerfile = DOCKERFILE.replace("FROM base", &format!("FROM {name}"));
+    let context = scratch.context("c", &[("Dockerfile", &dockerfile)]);
+    scratch.build(&context, &["-t", "child"]).ok();
+    check_built(&scratch);
+    assert_eq!(blobs(&scratch.layout()), 3);
+    scratch.xbuild(&["pull", &name]).ok();
+    let listed = scratch.xbuild(&["images", "--json"]).ok().stdout;
+    assert!(listed.contains(&image.manifest.digest.to_string()), "{listed}");
+    // It is found by the beginning of its digest, of its own algorithm only.
+    let hex = image.manifest.digest.hex();
+    for known in [format!("sha512:{}", &hex[..12]), hex[..12].to_owned(), image.manifest.digest.to_string()] {
+        scratch.xbuild(&["inspect", &known]).ok();
+    }
+    assert_ne!(scratch.xbuild(&["inspect", &format!("sha256:{}", &hex[..12])]).code, 0);
+}
+
+#[test]
+fn img_01_a_registry_that_serves_other_bytes_is_refused() {
+    let made = Scratch::new().with_busybox();
+    for spoilt in [Spoilt::Layer, Spoilt::Config] {
+        let image = image(&made, spoilt);
+        let server = Server::of(&image);
+        let scratch = Scratch::new();
+        let name = format!("{}/team/base@{}", server.address, image.manifest.digest);
+        let context = scratch.context("c", &[("Dockerfile", &format!("FROM {name}\nRUN true\n"))]);
+        check_refused(&scratch.build(&context, &[]), 4, "sha512:");
+        let layer = scratch.layout().join("blobs").join(digest_of(&image.manifest.parsed.layers()[0]).path());
+        assert!(!layer.exists(), "{spoilt:?}");
+        assert_eq!(
+            std::fs::read_dir(scratch.layout().join("blobs")).unwrap().filter(is_temporary).count(),
+            0
+        );
+    }
+}
+
+fn is_temporary(entry: &std::io::Result<std::fs::DirEntry>) -> bool {
+    entry.as_ref().is_ok_and(|entry| entry.file_name().as_encoded_bytes().starts_with(b".tmp-"))
+}
+
+/// A registry that serves one layout's blobs under their digests and nothing else.
+struct Server {
+    address: SocketAddr,
+    stop: Arc<AtomicBool>,
+}
+
+impl Server {
+    fn of(image: &Image) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let blobs =
+            image.layout.blobs_in_store().unwrap().into_iter().map(|(digest, _)| {
+                (digest.to_string(), std::fs::read(image.layout.blob_path(&digest)).unwrap())
+            });
+        let blobs: Arc<BTreeMap<String, Vec<u8>>> = Arc::new(blobs.collect());
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                let (blobs, stream) = (Arc::clone(&blobs), stream.unwrap());
+                std::thread::spawn(move || serve(&blobs, &stream));
+            }
+        });
+        Self { address, stop }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+/// Answers requests of one connection until the client closes it.
+fn serve(blobs: &BTreeMap<String, Vec<u8>>, mut stream: &TcpStream) {
+    let mut reader = BufReader::new(stream);
+    let mut head = String::new();
+    while reader.read_line(&mut head).is_ok_and(|read| read > 0) {
+        if !head.ends_with("\r\n\r\n") {
+            continue;
+        }
+        let path = head.split(' ').nth(1).unwrap_or_default();
+        let digest = path.rsplit('/').next().unwrap_or_default().replace("%3A", ":");
+        let (status, body) = match blobs.get(&digest) {
+            _ if path == "/v2/" => (200, &b""[..]),
+            Some(bytes) => (200, &bytes[..]),
+            None => (404, &b""[..]),
+        };
+        let kind =
+            if path.contains("/manifests/") { media_type::OCI_MANIFEST } else { "application/octet-stream" };
+        let answer =
+            format!("HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n", body.len());
+        let body = if head.starts_with("HEAD") { &b""[..] } else { body };
+        if stream.write_all(answer.as_bytes()).and_then(|()| stream.write_all(body)).is_err() {
+            return;
+        }
+        head.clear();
+    }
+}
