@@ -1,6 +1,9 @@
 //! `xbuild images`: what the store has names for.
 
+use std::collections::BTreeMap;
+
 use oci::Platform;
+use oci::document::{self, Descriptor, INDEX_DEPTH, Manifest, Root};
 use oci::layout::Layout;
 use oci::reference::Reference;
 
@@ -15,6 +18,7 @@ struct Row {
     digest: String,
     created: String,
     size: u64,
+    platforms: Vec<String>,
 }
 
 /// Prints a table, JSON, or digests.
@@ -38,10 +42,11 @@ fn rows(layout: &Layout) -> Result<Vec<Row>, Failure> {
     let mut rows = Vec::new();
     for named in layout.names()? {
         let reference = named.name.parse::<Reference>().ok();
-        let loaded = image::read(layout, named.descriptor.clone(), &Platform::host()).ok();
-        let layers = loaded
-            .as_ref()
-            .map_or(0, |image| image.manifest.parsed.layers().iter().map(|layer| layer.size()).sum());
+        let manifests = manifests(layout, &named.descriptor);
+        let any = manifests.first().and_then(|(platform, _)| platform.clone());
+        let loaded = image::read(layout, named.descriptor.clone(), &Platform::host()).or_else(|failure| {
+            image::read(layout, named.descriptor.clone(), any.as_ref().ok_or(failure)?)
+        });
         rows.push(Row {
             repository: reference.as_ref().map_or_else(
                 || "<none>".to_owned(),
@@ -49,17 +54,60 @@ fn rows(layout: &Layout) -> Result<Vec<Row>, Failure> {
             ),
             tag: reference.and_then(|reference| reference.tag).unwrap_or_else(|| "<none>".to_owned()),
             digest: named.descriptor.digest().to_string(),
-            created: loaded.and_then(|image| image.config.parsed.created).unwrap_or_default(),
-            size: layers,
+            platforms: manifests
+                .iter()
+                .filter_map(|(platform, _)| platform.clone())
+                .chain(loaded.as_ref().ok().filter(|_| any.is_none()).map(own_platform))
+                .map(|platform| platform.full())
+                .collect(),
+            created: loaded.ok().and_then(|image| image.config.parsed.created).unwrap_or_default(),
+            size: size(&manifests),
         });
     }
     rows.sort_by(|a, b| (&a.repository, &a.tag).cmp(&(&b.repository, &b.tag)));
     Ok(rows)
 }
 
+/// Returns the manifests that a name stands for, with their platforms where an index says them. Attestations and what
+/// cannot be read are left out.
+fn manifests(layout: &Layout, descriptor: &Descriptor) -> Vec<(Option<Platform>, Manifest)> {
+    let mut found = Vec::new();
+    let mut waiting = vec![(descriptor.clone(), 0)];
+    while let Some((descriptor, depth)) = waiting.pop() {
+        match layout.read_root(&descriptor) {
+            Ok(Root::Manifest(manifest)) if depth == 0 => found.push((None, manifest)),
+            Ok(Root::Manifest(manifest)) => found.push((document::platform_of(&descriptor), manifest)),
+            Ok(Root::Index(index)) if depth < INDEX_DEPTH => {
+                let images = index.parsed.manifests().iter().filter(|entry| !document::is_attestation(entry));
+                waiting.extend(images.rev().map(|entry| (entry.clone(), depth + 1)));
+            }
+            Ok(Root::Index(_)) | Err(_) => {}
+        }
+    }
+    found
+}
+
+/// Bytes of all layers, each once.
+fn size(manifests: &[(Option<Platform>, Manifest)]) -> u64 {
+    let layers = manifests.iter().flat_map(|(_, manifest)| manifest.parsed.layers());
+    let sizes: BTreeMap<&str, u64> = layers.map(|layer| (layer.digest().as_ref(), layer.size())).collect();
+    sizes.values().sum()
+}
+
+fn own_platform(image: &image::StoredImage) -> Platform {
+    let config = &image.config.parsed;
+    Platform {
+        os: config.os.clone(),
+        architecture: config.architecture.clone(),
+        variant: config.variant.clone().unwrap_or_default(),
+        os_version: config.os_version.clone().unwrap_or_default(),
+    }
+}
+
 fn json(row: &Row) -> serde_json::Value {
     serde_json::json!({
         "repository": row.repository, "tag": row.tag, "digest": row.digest, "created": row.created, "size": row.size,
+        "platforms": row.platforms,
     })
 }
 
