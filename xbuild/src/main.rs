@@ -6,9 +6,12 @@ mod commands;
 mod failure;
 mod fetch;
 mod image;
+mod images;
+mod location;
 mod needs;
 mod options;
 mod progress;
+mod registries;
 mod sources;
 mod worker;
 
@@ -72,12 +75,14 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         }
         Command::Run(args) => commands::run::run(&args, &root_directory(root)?),
         Command::Images(args) => done(commands::images::run(open(root)?.layout(), &args)),
-        Command::Inspect(args) => done(commands::inspect::run(open(root)?.layout(), &args.image)),
-        Command::History(args) => done(commands::history::run(open(root)?.layout(), &args.image)),
-        Command::Tag(args) => done(commands::names::tag(open(root)?.layout(), &args)),
+        Command::Inspect(args) => done(commands::inspect::run(&args, root_directory(root)?)),
+        Command::History(args) => done(commands::history::run(&args, root_directory(root)?)),
+        Command::Tag(args) => done(commands::names::tag(&args, root_directory(root)?)),
         Command::Rmi(args) => done(commands::names::remove(open(root)?.layout(), &args)),
-        Command::Pull(args) => done(commands::transfer::pull(&args, open(root)?)),
-        Command::Push(args) => done(commands::transfer::push(&args, open(root)?)),
+        Command::Pull(args) => done(commands::transfer::pull(&args, root_directory(root)?)),
+        Command::Push(args) => done(commands::transfer::push(&args, root_directory(root)?)),
+        Command::Copy(args) => done(commands::copy::run(&args, root_directory(root)?)),
+        Command::Load(args) => done(commands::load::run(&args, root_directory(root)?)),
         Command::Save(args) => done(commands::save::run(&args, &root_directory(root)?)),
         Command::Completions { shell } => {
             use clap::CommandFactory as _;

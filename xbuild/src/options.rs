@@ -2,7 +2,7 @@
 
 pub mod annotation;
 pub mod output;
-mod registry;
+pub mod registry;
 mod values;
 
 use std::path::{Path, PathBuf};
@@ -185,6 +185,12 @@ impl BuildOptions {
             let why = "standard input cannot be both the context and the Dockerfile";
             return Err(usage("-f -", why, "give one of them another way"));
         }
+        let stdin_is_read = context == Context::Stdin || args.file.as_deref() == Some(Path::new("-"));
+        if args.registry.password_stdin && stdin_is_read {
+            let why = "standard input is the context or the Dockerfile already";
+            return Err(usage("--password-stdin", why, "set XBUILD_PASSWORD instead"));
+        }
+        let tags: Vec<_> = args.tag.iter().map(|name| values::tag("-t", name)).collect::<Result<_, _>>()?;
         let platforms = values::platforms(&args.platform)?;
         let form = form(&platforms, &build_args)?;
         let outputs = args.output.iter().map(|text| output::parse("-o", text)).collect::<Result<Vec<_>, _>>()?;
@@ -202,7 +208,6 @@ impl BuildOptions {
                 Some(path) if path.as_os_str() == "-" => DockerfileSource::Stdin,
                 Some(path) => DockerfileSource::File(path),
             },
-            tags: args.tag.iter().map(|name| values::tag("-t", name)).collect::<Result<_, _>>()?,
             target: args.target,
             contexts: args.build_context.iter().map(|text| named_context(text)).collect::<Result<_, _>>()?,
             platforms,
@@ -254,7 +259,8 @@ impl BuildOptions {
             jobs: args.jobs.unwrap_or_else(default_jobs).max(1),
             source_date_epoch: values::source_date_epoch(&build_args)?,
             build_args,
-            registry: RegistryOptions::new(&args.registry)?,
+            registry: RegistryOptions::new(&args.registry)?.for_images(&tags)?,
+            tags,
         })
     }
 }

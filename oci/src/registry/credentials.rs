@@ -205,7 +205,8 @@ pub fn files(environment: &Environment) -> Vec<PathBuf> {
     let config = join(&environment.xdg_config_home, "containers/auth.json");
     let config = config.or(join(&environment.home, ".config/containers/auth.json"));
     let runtime = join(&environment.xdg_runtime_dir, "containers/auth.json");
-    [environment.registry_auth_file.clone(), docker, runtime, config].into_iter().flatten().collect()
+    let usual = [environment.registry_auth_file.clone(), docker, runtime, config].into_iter().flatten();
+    usual.chain(environment.further_credentials.iter().cloned()).collect()
 }
 
 #[cfg(test)]
@@ -286,10 +287,16 @@ mod tests {
             home: Some("/h".into()),
             registry_auth_file: Some("/r".into()),
             xdg_runtime_dir: Some("/run".into()),
+            further_credentials: vec!["/kaniko/.docker/config.json".into()],
             ..Environment::default()
         };
-        let expected =
-            ["/r", "/h/.docker/config.json", "/run/containers/auth.json", "/h/.config/containers/auth.json"];
+        let expected = [
+            "/r",
+            "/h/.docker/config.json",
+            "/run/containers/auth.json",
+            "/h/.config/containers/auth.json",
+            "/kaniko/.docker/config.json",
+        ];
         assert_eq!(files(&environment), expected.map(PathBuf::from));
     }
 }

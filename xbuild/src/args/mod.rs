@@ -11,10 +11,10 @@ use std::path::PathBuf;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 pub use build::{BuildArgs, Print, Progress};
-pub use images::{ImageArg, ImagesArgs, RmiArgs, RunArgs, SaveArgs, TagArgs};
+pub use images::{HistoryArgs, ImagesArgs, InspectArgs, RmiArgs, RunArgs, SaveArgs, TagArgs};
 pub use lint::{LintArgs, LintFormat, LintRules};
-pub use registry::RegistryArgs;
-pub use transfer::{PullArgs, PushArgs};
+pub use registry::{ReachArgs, RegistryArgs};
+pub use transfer::{CopyArgs, LoadArgs, PullArgs, PushArgs};
 
 /// Builds OCI images from Dockerfiles, without a daemon.
 #[derive(Debug, Parser)]
@@ -41,19 +41,23 @@ pub enum Command {
     /// List the images of the store
     Images(ImagesArgs),
     /// Print an image's manifest and config as JSON
-    Inspect(ImageArg),
+    Inspect(InspectArgs),
     /// Show how an image was made, layer by layer
-    History(ImageArg),
-    /// Give an image of the store a further name
+    History(HistoryArgs),
+    /// Give an image a further name in the store
     Tag(TagArgs),
     /// Remove names of images from the store
     Rmi(RmiArgs),
     /// Fetch an image into the store
     Pull(PullArgs),
-    /// Send an image of the store to its registry
+    /// Send an image to its registry
     Push(PushArgs),
-    /// Write an image of the store to an archive
+    /// Copy an image between store, registries, layouts and archives
+    Copy(CopyArgs),
+    /// Write an image to an archive or a directory
     Save(SaveArgs),
+    /// Read the images of an archive into the store
+    Load(LoadArgs),
     /// Print a completion script for a shell
     Completions {
         /// Which shell

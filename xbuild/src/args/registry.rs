@@ -1,11 +1,51 @@
 //! Options that say how registries are reached; every command that talks to one has them.
 
+use std::path::PathBuf;
+
 use clap::Args;
+
+/// Heading under which help lists these options.
+const HEADING: &str = "Registries (docs/registries.md)";
+
+/// How registries are reached, and who asks.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RegistryArgs {
+    /// How they are reached
+    #[command(flatten)]
+    pub reach: ReachArgs,
+    /// User of the registry that the command's image names; with --password-stdin
+    #[arg(long, value_name = "NAME", help_heading = HEADING)]
+    pub username: Option<String>,
+    /// Read the password from standard input
+    #[arg(long, help_heading = HEADING)]
+    pub password_stdin: bool,
+    /// Registry that --username is for, where the image's is not meant
+    #[arg(long, value_name = "HOST[:PORT]", help_heading = HEADING)]
+    pub login_registry: Option<String>,
+}
 
 /// How registries are reached.
 #[derive(Debug, Clone, Default, Args)]
-pub struct RegistryArgs {
-    /// Registry that may be reached by plain HTTP (repeatable; loopback always is)
-    #[arg(long, value_name = "HOST[:PORT]")]
+pub struct ReachArgs {
+    /// Registry that is reached by plain HTTP (repeatable; loopback is anyway)
+    #[arg(long, value_name = "HOST[:PORT]", help_heading = HEADING)]
     pub insecure_registry: Vec<String>,
+    /// Registry whose certificate is not checked (repeatable)
+    #[arg(long, value_name = "HOST[:PORT]", help_heading = HEADING)]
+    pub registry_skip_verify: Vec<String>,
+    /// Mirror of a registry, of Docker Hub where none is named, asked before it (repeatable)
+    #[arg(long, value_name = "[HOST=]MIRROR[/PATH]", help_heading = HEADING)]
+    pub registry_mirror: Vec<String>,
+    /// PEM file with further authorities for a registry's certificate, or for all (repeatable)
+    #[arg(long, value_name = "[HOST=]PATH", help_heading = HEADING)]
+    pub registry_ca: Vec<String>,
+    /// Client certificate for a registry; the key may stand in the same file (repeatable)
+    #[arg(long, value_name = "HOST=CERT[,KEY]", help_heading = HEADING)]
+    pub registry_cert: Vec<String>,
+    /// Host inside that registries may lead to, such as a token server (repeatable)
+    #[arg(long, value_name = "HOST[:PORT]", help_heading = HEADING)]
+    pub allow_registry_address: Vec<String>,
+    /// File of credentials instead of the usual ones
+    #[arg(long, value_name = "PATH", help_heading = HEADING)]
+    pub authfile: Option<PathBuf>,
 }

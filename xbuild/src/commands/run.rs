@@ -18,6 +18,8 @@ use crate::args::RunArgs;
 use crate::bases::{Bases, Pull};
 use crate::failure::{self, Class, Failure};
 use crate::image::{self, StoredImage};
+use crate::images::{self, Places};
+use crate::location::Location;
 use crate::options::{self, RegistryOptions, usage, variable};
 use crate::worker::build::Build;
 use crate::worker::error::StepError;
@@ -43,16 +45,23 @@ pub fn run(args: &RunArgs, root: &Path) -> Result<u8, Failure> {
             return Err(usage(&flag, "this network mode is not supported yet", "use host or none"));
         }
     };
+    let location = Location::parse(&args.image)?;
     let spawner = crate::spawner()?;
     let store = Arc::new(Store::open(root)?);
     store.sweep()?;
-    let image = image::load(store.layout(), &args.image, &Platform::host())?;
-    let registries =
-        Arc::new(Registries::new(RegistryOptions::new(&args.registry)?, |note| super::tell(&note)));
+    let options = RegistryOptions::new(&args.registry)?.for_images(location.reference().as_ref())?;
+    let registries = Arc::new(Registries::new(options, |note| super::tell(&note)));
     let bases = Bases::new(Arc::clone(&store), Arc::clone(&registries), Pull::Missing);
     let build = Arc::new(Build::new(Arc::clone(&store)));
-    let layers = Layers::new(store, Arc::clone(&build), registries);
+    let layers = Layers::new(Arc::clone(&store), Arc::clone(&build), Arc::clone(&registries));
     crate::runtime()?.block_on(async {
+        let image = match &location {
+            Location::Named(name) => image::load(store.layout(), name, &Platform::host())?,
+            place => {
+                let places = Places::of_store(store, registries);
+                super::interruptible(images::import(&places, place, &Platform::host())).await?.0
+            }
+        };
         let stack =
             bases.stack(&image.manifest.digest, &args.image).map_err(|error| Failure::from(&error))?;
         let spec = spec(args, &image, &layers, &build, &stack, network).await?;

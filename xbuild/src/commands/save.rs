@@ -43,8 +43,8 @@ pub fn run(args: &SaveArgs, root: &Path) -> Result<(), Failure> {
     let store = Arc::new(Store::open(root)?);
     store.sweep()?;
     let found = image::load(store.layout(), &args.image, &Platform::host())?;
-    let registries =
-        Arc::new(Registries::new(RegistryOptions::new(&args.registry)?, |note| super::tell(&note)));
+    let options = RegistryOptions::new(&args.registry)?.for_images(args.image.parse().ok().as_ref())?;
+    let registries = Arc::new(Registries::new(options, |note| super::tell(&note)));
     let bases = Bases::new(Arc::clone(&store), Arc::clone(&registries), Pull::Missing);
     let build = Arc::new(Build::new(Arc::clone(&store)));
     let layers = Layers::new(Arc::clone(&store), Arc::clone(&build), registries);

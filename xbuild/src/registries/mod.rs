@@ -1,0 +1,113 @@
+//! How registries are reached: what flags, the environment and files say, made into the client's settings.
+//!
+//! In reading order: what one place says and how places are weighed (`said`), the words that they share (`words`),
+//! TOML with line numbers (`document`), and the places: xbuild's own file (`file`), containers' files
+//! (`containers`), directories of certificates (`certificates`), the environment (`environment`). Flags are read by
+//! `options`. Nothing here connects to anything.
+
+mod certificates;
+mod containers;
+mod document;
+pub mod environment;
+mod file;
+pub mod said;
+pub mod words;
+
+use std::path::PathBuf;
+
+use oci::registry::Settings;
+
+use crate::failure::Failure;
+use crate::options::RegistryOptions;
+use said::Layer;
+
+/// Where files about registries may be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Places {
+    /// The user's choice of xbuild's file, which must be there.
+    pub own_chosen: Option<PathBuf>,
+    /// Where xbuild's file is looked for otherwise, best first.
+    pub own: Vec<PathBuf>,
+    /// The user's choice of containers' file, which must be there.
+    pub containers_chosen: Option<PathBuf>,
+    /// Where containers' file is looked for otherwise, best first.
+    pub containers: Vec<PathBuf>,
+    /// Directories whose `*.conf` are added to containers' file; the later wins.
+    pub containers_additions: Vec<PathBuf>,
+    /// Directories with one of certificates per registry, best first.
+    pub certificates: Vec<PathBuf>,
+}
+
+/// Returns the client's settings: flags before the environment, before xbuild's file, before those of others.
+///
+/// # Errors
+/// A usage failure that names file and line.
+pub fn settings(options: &RegistryOptions, places: &Places) -> Result<Settings, Failure> {
+    let file = file::read(places)?;
+    let mut routes = containers::read(places)?;
+    let certificates = certificates::read(&places.certificates);
+    let layers = [&options.flags, &options.environment, &file, &certificates];
+    for route in &mut routes {
+        let host = route.prefix.split('/').next().unwrap_or_default();
+        let said = |layer: &&&Layer| layer.registries.get(host).is_some_and(|said| said.mirrors.is_some());
+        if layers.iter().any(|layer| said(&layer)) {
+            route.mirrors.clear();
+        }
+    }
+    Ok(Settings {
+        registries: said::settle(&layers),
+        routes,
+        ca_files: layers.iter().flat_map(|layer| layer.ca_files.iter().cloned()).collect(),
+        allowed: layers.iter().flat_map(|layer| layer.allowed.iter().cloned()).collect(),
+        environment: environment::of_client(options.credentials.as_deref()),
+        logins: options.login()?.into_iter().collect(),
+        ..Settings::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use oci::registry::settings::{Transport, Verification};
+
+    use super::*;
+
+    fn places(directory: &Path, own: &str, containers: &str) -> Places {
+        let (own_path, containers_path) =
+            (directory.join("registries.toml"), directory.join("registries.conf"));
+        std::fs::write(&own_path, own).unwrap();
+        std::fs::write(&containers_path, containers).unwrap();
+        Places { own: vec![own_path], containers: vec![containers_path], ..Places::default() }
+    }
+
+    fn options(flag: &str) -> RegistryOptions {
+        let mut options = RegistryOptions::default();
+        words::insecure(&mut options.flags, flag).unwrap();
+        options
+    }
+
+    #[test]
+    fn flags_win_over_files_and_files_add_what_flags_do_not_say() {
+        let directory = tempfile::tempdir().unwrap();
+        let own = "[registry.\"h.io\"]\ninsecure = false\nmirrors = [\"m.io\"]\n";
+        let containers = "[[registry]]\nlocation = \"h.io\"\ninsecure = true\n[[registry.mirror]]\nlocation = \"other.io\"\n";
+        let places = places(directory.path(), own, containers);
+        let settled = settings(&options("h.io"), &places).unwrap();
+        assert_eq!(settled.registries["h.io"].transport, Transport::Http);
+        assert_eq!(settled.registries["h.io"].mirrors, ["m.io"]);
+        assert!(
+            settled.routes[0].mirrors.is_empty(),
+            "mirrors of xbuild's file stand for those of containers'"
+        );
+        let settled = settings(&RegistryOptions::default(), &places).unwrap();
+        let h = &settled.registries["h.io"];
+        assert_eq!((h.transport, h.verification), (Transport::Https, Verification::Full));
+    }
+
+    #[test]
+    fn without_files_and_flags_nothing_is_set() {
+        let settled = settings(&RegistryOptions::default(), &Places::default()).unwrap();
+        assert!(settled.registries.is_empty() && settled.routes.is_empty() && settled.ca_files.is_empty());
+    }
+}
