@@ -141,6 +141,11 @@ impl Keyring {
         *lock(&self.door(endpoint).challenge) = Some(by);
     }
 
+    /// Whether the registry has asked for a login.
+    pub fn has_asked(&self, endpoint: &Endpoint) -> bool {
+        lock(&self.door(endpoint).challenge).is_some()
+    }
+
     async fn has_login(&self, client: &Client, endpoint: &Endpoint, subject: &Subject) -> bool {
         match self.credential(client, endpoint, subject).await {
             Ok(Some(Credential::Login(_) | Credential::RegistryToken(_))) => true,

@@ -38,6 +38,15 @@ struct Inner {
     slots: tokio::sync::Semaphore,
 }
 
+/// How a registry lets somebody in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entrance {
+    /// It has looked at the credentials.
+    Checked,
+    /// It lets in everybody, at least as far as asking what it is.
+    Open,
+}
+
 /// Refusals of one request that are answered with a login: the first, which only asks for one, and three tokens
 /// that end under the request.
 const MAX_CHALLENGES: u32 = 4;
@@ -126,14 +135,16 @@ impl Client {
     ///
     /// # Errors
     /// The registry is not there, is none, or refuses the credentials.
-    pub async fn check_login(&self, registry: &str) -> Result<(), Error> {
+    pub async fn check_login(&self, registry: &str) -> Result<Entrance, Error> {
         let run = async {
             let endpoint = Endpoint::of_registry(self.settings(), registry)?;
+            let (endpoint, _) = self.by_its_scheme(&endpoint, &endpoint.base).await?;
             let subject = Subject { repository: String::new(), scopes: super::token::Scopes::none() };
             let request = Request::new(Method::GET, endpoint.base.clone(), &subject, "login");
             let answer = self.send(&endpoint, &request).await?;
             match answer.status() {
-                StatusCode::OK => Ok(()),
+                StatusCode::OK if self.0.keyring.has_asked(&endpoint) => Ok(Entrance::Checked),
+                StatusCode::OK => Ok(Entrance::Open),
                 _ => Err(self.rejected(&endpoint, &subject, answer).await),
             }
         };

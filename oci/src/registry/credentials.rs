@@ -115,6 +115,11 @@ impl CredentialFile {
         Ok(found)
     }
 
+    /// Returns the registries that have a helper of their own.
+    pub(super) fn registries_of_helpers(&self) -> impl Iterator<Item = &str> {
+        self.cred_helpers.keys().map(String::as_str)
+    }
+
     fn entry(&self, registry: &str, repository: &str) -> Option<&Auth> {
         let mut namespace = format!("{}/{repository}", canonical(registry));
         loop {
@@ -184,6 +189,16 @@ fn canonical(host: &str) -> &str {
         "index.docker.io" | "registry-1.docker.io" | "docker.io" => "docker.io",
         other => other,
     }
+}
+
+/// Whether a key of a file is for the whole of `registry`.
+pub(super) fn is_of(key: &str, registry: &str) -> bool {
+    key_host(key) == canonical(registry)
+}
+
+/// Returns the registry that a key of a file is for, as references name it.
+pub fn registry_of(key: &str) -> &str {
+    key_host(key)
 }
 
 /// The host of a key, which may be a host, a host with a namespace, or a URL.

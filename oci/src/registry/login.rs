@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use serde_json::{Map, Value, json};
 
-use super::credentials::{CredentialFile, DOCKER_HUB_KEY, Found};
+use super::credentials::{self, CredentialFile, DOCKER_HUB_KEY, Found};
 use super::error::Problem;
 use super::helper;
 use super::settings::{Environment, Login};
@@ -24,7 +24,8 @@ pub enum Place {
     Helper(String),
 }
 
-/// Keeps `login` for `registry`: in the helper that config.json names for it, else in config.json.
+/// Keeps `login` for `registry`: in the helper that the file of credentials names for it, else in that file, which is
+/// the one of `REGISTRY_AUTH_FILE`, else Docker's config.json.
 ///
 /// # Errors
 /// A file that cannot be read or written, no home directory, or a helper that fails.
@@ -33,33 +34,69 @@ pub async fn store(environment: &Environment, registry: &str, login: &Login) -> 
     if let Some((name, server)) = helper_of(&path, registry)? {
         let entry = json!({ "ServerURL": server, "Username": login.username, "Secret": login.password });
         helper::tell(&name, "store", &entry.to_string()).await.map_err(|detail| failed(&path, detail))?;
+        // An older entry of the file would win over the general store. The empty one lists the registry, as
+        // Docker's own does.
+        change(&path, |auths| {
+            auths.retain(|key, _| key != registry);
+            auths.insert(key_of(registry).to_owned(), json!({}));
+        })?;
         return Ok(Place::Helper(name));
     }
     let pair = format!("{}:{}", login.username, login.password);
     let entry = json!({ "auth": base64::engine::general_purpose::STANDARD.encode(pair) });
     change(&path, |auths| {
+        auths.retain(|key, _| key != registry);
         auths.insert(key_of(registry).to_owned(), entry);
     })?;
     Ok(Place::File(path))
 }
 
-/// Forgets what is kept for `registry`.
+/// Forgets what is kept for `registry`; returns from where, or nothing where nothing was kept.
 ///
 /// # Errors
 /// As for [`store`].
-pub async fn erase(environment: &Environment, registry: &str) -> Result<Place, Problem> {
+pub async fn erase(environment: &Environment, registry: &str) -> Result<Option<Place>, Problem> {
     let path = config_path(environment)?;
-    let helper = helper_of(&path, registry)?;
-    if let Some((name, server)) = &helper {
-        helper::tell(name, "erase", server).await.map_err(|detail| failed(&path, detail))?;
+    let mut place = None;
+    if let Some((name, server)) = helper_of(&path, registry)? {
+        let kept = helper::get(&name, &server).await.map_err(|detail| failed(&path, detail))?;
+        if kept.is_some() {
+            helper::tell(&name, "erase", &server).await.map_err(|detail| failed(&path, detail))?;
+            place = Some(Place::Helper(name));
+        }
     }
-    if path.exists() {
-        change(&path, |auths| {
-            auths.remove(key_of(registry));
-            auths.remove(registry);
-        })?;
+    let is_of = |key: &str| credentials::is_of(key, registry);
+    if logins(&path)?.iter().any(|key| is_of(key)) {
+        change(&path, |auths| auths.retain(|key, _| !is_of(key)))?;
+        place = place.or(Some(Place::File(path)));
     }
-    Ok(helper.map_or(Place::File(path), |(name, _)| Place::Helper(name)))
+    Ok(place)
+}
+
+/// Returns the registries of which something is kept, as the file names them.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn kept(environment: &Environment) -> Result<Vec<String>, Problem> {
+    let path = config_path(environment)?;
+    let mut registries = logins(&path)?;
+    let file = CredentialFile::parse(&read(&path)?, &path)?;
+    registries.extend(file.registries_of_helpers().map(str::to_owned));
+    registries.sort();
+    registries.dedup();
+    Ok(registries)
+}
+
+/// The keys of the file's `auths`.
+fn logins(path: &Path) -> Result<Vec<String>, Problem> {
+    let text = read(path)?;
+    if text.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Vec::new());
+    }
+    let config: Value = serde_json::from_slice(&text)
+        .map_err(|_| failed(path, "no JSON object with an object of auths".to_owned()))?;
+    let auths = config.get("auths").and_then(Value::as_object);
+    Ok(auths.map(|auths| auths.keys().cloned().collect()).unwrap_or_default())
 }
 
 fn key_of(registry: &str) -> &str {
@@ -71,6 +108,9 @@ fn failed(path: &Path, detail: String) -> Problem {
 }
 
 fn config_path(environment: &Environment) -> Result<PathBuf, Problem> {
+    if let Some(path) = &environment.registry_auth_file {
+        return Ok(path.clone());
+    }
     let directory = environment.docker_config.clone();
     let directory = directory.or_else(|| environment.home.as_ref().map(|home| home.join(".docker")));
     let directory = directory.ok_or_else(|| {
@@ -100,7 +140,7 @@ fn helper_of(path: &Path, registry: &str) -> Result<Option<(String, String)>, Pr
 fn change(path: &Path, edit: impl FnOnce(&mut Map<String, Value>)) -> Result<(), Problem> {
     let text = read(path)?;
     let not_ours = || failed(path, "no JSON object with an object of auths".to_owned());
-    let mut config: Value = match text.is_empty() {
+    let mut config: Value = match text.iter().all(u8::is_ascii_whitespace) {
         true => json!({}),
         false => serde_json::from_slice(&text).map_err(|_| not_ours())?,
     };
@@ -155,7 +195,9 @@ mod tests {
         let expected = [Found::Here(Credential::Login(login))];
         assert_eq!(find("docker.io"), expected);
         assert_eq!(find("harbor.example:8443"), expected);
-        erase(&environment, "docker.io").await.unwrap();
+        assert_eq!(kept(&environment).unwrap(), ["harbor.example:8443", DOCKER_HUB_KEY]);
+        assert_eq!(erase(&environment, "docker.io").await.unwrap(), Some(Place::File(path.clone())));
+        assert_eq!(erase(&environment, "docker.io").await.unwrap(), None);
         assert_eq!(find("docker.io"), []);
         assert_eq!(find("harbor.example:8443"), expected);
     }
@@ -169,6 +211,9 @@ mod tests {
         std::fs::write(&path, r#"{"HttpHeaders":{"X":"y"},"auths":{"h":{"auth":"dTpw","email":"e"}}}"#)
             .unwrap();
         let login = Login { username: "u".to_owned(), password: "p".to_owned() };
+        let file = home.path().join("auth.json");
+        let named = Environment { registry_auth_file: Some(file.clone()), ..environment.clone() };
+        assert_eq!(store(&named, "h", &login).await.unwrap(), Place::File(file));
         store(&environment, "other", &login).await.unwrap();
         let config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         assert_eq!(config["HttpHeaders"]["X"], "y");

@@ -43,7 +43,7 @@ mod verify;
 
 pub use blob::BlobStream;
 pub use body::BlobSource;
-pub use client::Client;
+pub use client::{Client, Entrance};
 pub use download::{Attempts, UrlAnswer, UrlRequest};
 pub use error::{Action, Error, Problem, Refusal};
 pub use event::{Event, Events, Way};
