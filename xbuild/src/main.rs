@@ -83,7 +83,12 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Push(args) => done(commands::transfer::push(&args, root_directory(root)?)),
         Command::Copy(args) => done(commands::copy::run(&args, root_directory(root)?)),
         Command::Load(args) => done(commands::load::run(&args, root_directory(root)?)),
+        Command::Index(args::IndexCommand::Create(args)) => {
+            done(commands::index::create(&args, root_directory(root)?))
+        }
         Command::Save(args) => done(commands::save::run(&args, &root_directory(root)?)),
+        Command::Login(args) => done(commands::login::login(&args)),
+        Command::Logout(args) => done(commands::login::logout(&args)),
         Command::Completions { shell } => {
             use clap::CommandFactory as _;
             let mut text = Vec::new();

@@ -2,7 +2,9 @@
 
 mod build;
 mod images;
+mod index;
 mod lint;
+mod login;
 mod registry;
 mod transfer;
 
@@ -10,9 +12,11 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-pub use build::{BuildArgs, Print, Progress};
+pub use build::{BuildArgs, Print, Progress, PullWhen};
 pub use images::{HistoryArgs, ImagesArgs, InspectArgs, RmiArgs, RunArgs, SaveArgs, TagArgs};
+pub use index::{IndexCommand, IndexCreateArgs};
 pub use lint::{LintArgs, LintFormat, LintRules};
+pub use login::{LoginArgs, LogoutArgs};
 pub use registry::{ReachArgs, RegistryArgs};
 pub use transfer::{CopyArgs, LoadArgs, PullArgs, PushArgs};
 
@@ -54,10 +58,17 @@ pub enum Command {
     Push(PushArgs),
     /// Copy an image between store, registries, layouts and archives
     Copy(CopyArgs),
+    /// Make indexes of images of several platforms
+    #[command(subcommand)]
+    Index(IndexCommand),
     /// Write an image to an archive or a directory
     Save(SaveArgs),
     /// Read the images of an archive into the store
     Load(LoadArgs),
+    /// Check a user's password with a registry and keep it
+    Login(LoginArgs),
+    /// Forget the password of a registry
+    Logout(LogoutArgs),
     /// Print a completion script for a shell
     Completions {
         /// Which shell

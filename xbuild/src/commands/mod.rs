@@ -1,25 +1,38 @@
 //! The subcommands, one file each; `build` has a folder of its own beside.
 
 pub mod build;
+pub mod copy;
 pub mod debug;
 pub mod history;
 pub mod images;
+pub mod index;
 pub mod inspect;
 pub mod lint;
+pub mod load;
+pub mod login;
 pub mod names;
+pub mod prompt;
 pub mod run;
 pub mod save;
 pub mod send;
 pub mod transfer;
 
 use std::io::Write as _;
-use std::sync::OnceLock;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use oci::Platform;
+use oci::reference::Reference;
 use tokio::sync::watch;
 
+use crate::args::RegistryArgs;
 use crate::failure::{Class, Failure};
+use crate::images::{Places, Source};
+use crate::location::Location;
+use crate::options::RegistryOptions;
+use crate::worker::registries::Registries;
 
 /// Writes a result to standard output. A reader that went away is no error.
 pub fn print(text: &str) -> Result<(), Failure> {
@@ -37,6 +50,70 @@ pub fn print(text: &str) -> Result<(), Failure> {
 /// Tells of something beside the result. Where nobody reads any more, `eprintln!` would panic.
 pub fn tell(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Parses the name of an image.
+///
+/// # Errors
+/// A usage failure.
+pub fn reference(name: &str) -> Result<Reference, Failure> {
+    name.parse().map_err(|error| {
+        Failure::new(Class::Usage, &["unusable image name", name, &format!("{error}"), "write NAME[:TAG]"])
+    })
+}
+
+/// Returns what opens the images of a command; the command line's user is for the registries of `locations`.
+///
+/// # Errors
+/// Usage failures of the flags.
+pub fn places<'a>(
+    root: PathBuf,
+    args: &RegistryArgs,
+    locations: impl IntoIterator<Item = &'a Location>,
+) -> Result<Places, Failure> {
+    let references: Vec<Reference> = locations.into_iter().filter_map(Location::reference).collect();
+    let options = RegistryOptions::new(args)?.for_images(&references)?;
+    Ok(Places::new(root, Arc::new(Registries::new(options, |note| tell(&note)))))
+}
+
+/// Which of an image's platforms are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Platforms {
+    /// The whole index.
+    All,
+    /// The one that fits this machine best.
+    Host,
+    /// This one and no other.
+    One(Platform),
+}
+
+impl Platforms {
+    /// Parses `--platform`; `usual` is meant where it is not given.
+    ///
+    /// # Errors
+    /// A usage failure.
+    pub fn parse(text: Option<&str>, usual: Self) -> Result<Self, Failure> {
+        match text {
+            None => Ok(usual),
+            Some("all") => Ok(Self::All),
+            Some(text) => text.parse().map(Self::One).map_err(|error| {
+                let why = format!("{error}");
+                Failure::new(Class::Usage, &["unusable platform", text, &why, "write os/arch[/variant]"])
+            }),
+        }
+    }
+
+    /// Leaves of `source` what is meant.
+    ///
+    /// # Errors
+    /// A source failure where there is no such platform.
+    pub async fn apply(&self, source: &mut Source) -> Result<(), Failure> {
+        match self {
+            Self::All => Ok(()),
+            Self::Host => source.prefer(&Platform::host()).await,
+            Self::One(platform) => source.narrow(platform).await,
+        }
+    }
 }
 
 /// Returns bytes as people read them: `12.3MB`, in powers of 1000 as docker prints them.

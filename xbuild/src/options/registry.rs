@@ -83,7 +83,6 @@ impl RegistryOptions {
     }
 
     /// Says that the command is about `registry`, as this user.
-    #[expect(dead_code, reason = "tmp")]
     pub fn log_in(&mut self, registry: &str, login: Login) {
         self.given = Some((Some(registry.to_owned()), login));
     }
