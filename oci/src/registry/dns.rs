@@ -122,6 +122,70 @@ mod tests {
         check(&[], Some(&[]));
     }
 
+    /// Answers questions for addresses with one of `answers` after the other, the last for good; for one look-up
+    /// there are two questions, of which that for IPv6 is answered with nothing. Every answer is good for no time.
+    async fn serve(socket: tokio::net::UdpSocket, answers: Vec<[u8; 4]>) {
+        let mut asked = 0;
+        let mut buffer = [0; 512];
+        while let Ok((length, peer)) = socket.recv_from(&mut buffer).await {
+            // RFC 1035 §4.1: a head of 12 bytes, the name in labels up to an empty one, type and class.
+            let end = 12 + buffer[12..length].iter().position(|byte| *byte == 0).expect("a name ends") + 5;
+            let is_v4 = buffer[end - 4..end - 2] == [0, 1];
+            let mut answer = buffer[..2].to_vec();
+            answer.extend_from_slice(&[0x81, 0x80, 0, 1, 0, u8::from(is_v4), 0, 0, 0, 0]);
+            answer.extend_from_slice(&buffer[12..end]);
+            if is_v4 {
+                answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4]);
+                answer.extend_from_slice(&answers[asked.min(answers.len() - 1)]);
+                asked += 1;
+            }
+            let _ = socket.send_to(&answer, peer).await;
+        }
+    }
+
+    async fn lookup(answers: Vec<[u8; 4]>) -> Lookup {
+        use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+        use hickory_resolver::net::runtime::TokioRuntimeProvider;
+
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let mut connection = ConnectionConfig::udp();
+        connection.port = socket.local_addr().unwrap().port();
+        tokio::spawn(serve(socket, answers));
+        let mut server = NameServerConfig::udp([127, 0, 0, 1].into());
+        server.connections = vec![connection];
+        let config = ResolverConfig::from_name_servers(vec![server]);
+        let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        Lookup(Arc::new(OnceLock::from(builder.build().unwrap())))
+    }
+
+    async fn resolve(resolver: &impl Resolve) -> Result<Vec<IpAddr>, Error> {
+        let name = "rebinding.example".parse().unwrap();
+        Ok(resolver.resolve(name).await?.map(|address| address.ip()).collect())
+    }
+
+    #[tokio::test]
+    async fn reg_02_a_name_that_changes_its_address_is_checked_again() {
+        let answers = vec![[93, 184, 216, 34], [169, 254, 169, 254], [93, 184, 216, 35], [127, 0, 0, 1]];
+        let guarded = Guarded { lookup: lookup(answers.clone()).await, exempt: BTreeSet::new() };
+        // What a look-up returns is what is connected to, so each connection has had its check.
+        assert_eq!(resolve(&guarded).await.unwrap(), [IpAddr::from([93, 184, 216, 34])]);
+        let refused = resolve(&guarded).await.unwrap_err();
+        let refused = refused.downcast_ref::<RefusedAddress>().unwrap();
+        assert_eq!((refused.address, refused.kind), ([169, 254, 169, 254].into(), Kind::LinkLocal));
+        assert_eq!(resolve(&guarded).await.unwrap(), [IpAddr::from([93, 184, 216, 35])]);
+        assert!(resolve(&guarded).await.is_err());
+        // The registry itself and proxies, which the user named, may be anywhere.
+        let exempt = BTreeSet::from(["rebinding.example".to_owned()]);
+        for resolver in [
+            Box::new(Open(lookup(vec![[10, 0, 0, 1]]).await)) as Box<dyn Resolve>,
+            Box::new(Guarded { lookup: lookup(vec![[10, 0, 0, 1]]).await, exempt }),
+        ] {
+            let name = "rebinding.example".parse().unwrap();
+            let found: Vec<IpAddr> = resolver.resolve(name).await.unwrap().map(|found| found.ip()).collect();
+            assert_eq!(found, [IpAddr::from([10, 0, 0, 1])]);
+        }
+    }
+
     #[tokio::test]
     async fn localhost_needs_no_resolver() {
         let addresses = Lookup::default().addresses("LocalHost").await.unwrap();

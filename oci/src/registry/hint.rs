@@ -100,8 +100,13 @@ fn tls_hint(host: &str, detail: &str) -> String {
     if detail.contains("corrupt message") || detail.contains("InvalidContentType") {
         return format!("does it speak plain HTTP? Then allow it: --insecure-registry {host}");
     }
-    if detail.contains("expired") || detail.contains("not valid yet") {
+    // rustls writes `Expired` or `certificate expired: …`, depending on what it knows.
+    let lower = detail.to_ascii_lowercase();
+    if ["expired", "not valid yet", "notvalidyet"].iter().any(|word| lower.contains(word)) {
         return "check this machine's clock and the certificate".to_owned();
+    }
+    if lower.contains("not valid for") {
+        return format!("the certificate is another host's: check the name {host}");
     }
     "add its authority to the host's CA bundle, or name a bundle in SSL_CERT_FILE".to_owned()
 }
@@ -159,5 +164,54 @@ fn status_hint(status: StatusCode, messages: &[Message], host: &str) -> Option<S
         403 | 412 | 507 if is_quota(messages) => Some(QUOTA.to_owned()),
         500..=599 => Some("the registry is in trouble, try later".to_owned()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(action: Action, object: &str, problem: &Problem, expected: &str) {
+        let shown = Hint(action, object, problem).to_string();
+        assert_eq!(shown, if expected.is_empty() { String::new() } else { format!(" — {expected}") });
+    }
+
+    fn status(host: &str, status: u16, code: &str, text: &str) -> Problem {
+        Problem::Status {
+            host: host.to_owned(),
+            status: StatusCode::from_u16(status).unwrap(),
+            messages: vec![Message { code: code.to_owned(), text: text.to_owned() }],
+            retry_after: None,
+        }
+    }
+
+    #[test]
+    fn reg_14_docker_hubs_limit_is_lifted_by_a_login() {
+        let text = "You have reached your unauthenticated pull rate limit.";
+        let hub = status("registry-1.docker.io", 429, "TOOMANYREQUESTS", text);
+        check(Action::Pull, "docker.io/library/x:1", &hub, "docker login gives a higher limit");
+        let last = Box::new(status("registry-1.docker.io", 429, "TOOMANYREQUESTS", text));
+        let exhausted = Problem::Exhausted { attempts: 6, last };
+        check(Action::Pull, "docker.io/library/x:1", &exhausted, "docker login gives a higher limit");
+        check(Action::Pull, "h.example/x:1", &status("h.example", 429, "", ""), "try later");
+    }
+
+    #[test]
+    fn reg_15_what_a_registry_refuses_for_good_has_a_way_out() {
+        let quota = "adding 5.0 MiB of storage resource, which when updated to current usage of 8.0 MiB will exceed \
+                     the configured upper limit of 10.0 MiB.";
+        check(Action::Push, "h.example/team/app:1", &status("h.example", 403, "DENIED", quota), QUOTA);
+        let immutable = "Failed to process request due to 'app:1' configured as immutable.";
+        let refused = status("h.example", 412, "PRECONDITION", immutable);
+        check(Action::Push, "h.example/team/app:1", &refused, "the tag is immutable, choose another");
+        let absent = status("h.example", 404, "NOT_FOUND", "project team not found");
+        let create = "create the project in the registry, or check its name";
+        check(Action::Push, "h.example/team/app:1", &absent, create);
+        let bare = status("h.example", 404, "NAME_UNKNOWN", "");
+        let place = "may you push there? Registries with projects want h.example/PROJECT/app";
+        check(Action::Push, "h.example/app:1", &bare, place);
+        check(Action::Push, "h.example/team/app:1", &bare, "");
+        check(Action::Push, "h.example/app:1", &status("h.example", 400, "DIGEST_INVALID", ""), "");
+        check(Action::Pull, "h.example/app:1", &bare, "");
     }
 }

@@ -30,15 +30,20 @@ impl Certificates {
         for (name, extensions) in
             [("server", "subjectAltName=IP:127.0.0.1"), ("client", "keyUsage=digitalSignature")]
         {
-            std::fs::write(made.path("ext"), extensions).unwrap();
-            made.openssl(&format!(
-                "req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr -subj /CN={name}"
-            ));
-            made.openssl(&format!(
-                "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out {name}.pem"
-            ));
+            made.add(name, extensions, "2");
         }
         Some(made)
+    }
+
+    /// Makes one more certificate of a server, signed by the authority.
+    fn add(&self, name: &str, extensions: &str, days: &str) {
+        std::fs::write(self.path("ext"), extensions).unwrap();
+        self.openssl(&format!(
+            "req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr -subj /CN={name}"
+        ));
+        self.openssl(&format!(
+            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days {days} -extfile ext -out {name}.pem"
+        ));
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -104,6 +109,38 @@ async fn a_client_certificate_is_shown_where_it_is_asked_for() {
     assert!(try_push(&registry, own.clone()).await.is_err());
     let identity = ClientCertificate { certificate: made.path("client.pem"), key: made.path("client.key") };
     try_push(&registry, RegistrySettings { client_certificate: Some(identity), ..own }).await.unwrap();
+}
+
+#[tokio::test]
+async fn reg_18_certificates_that_prove_nothing_are_refused() {
+    let Some(made) = Certificates::make() else { return };
+    made.add("expired", "subjectAltName=IP:127.0.0.1", "-1");
+    made.add("other", "subjectAltName=DNS:other.example,IP:127.0.0.2", "2");
+    made.openssl(
+        "req -x509 -newkey rsa:2048 -nodes -keyout self.key -out self.pem -days 2 -subj /CN=self -addext \
+         subjectAltName=IP:127.0.0.1",
+    );
+    for (name, hint) in [
+        ("server", ""),
+        ("expired", "check this machine's clock and the certificate"),
+        ("other", "the certificate is another host's: check the name 127.0.0.1"),
+        ("self", "add its authority to the host's CA bundle"),
+    ] {
+        let [certificate, key] = ["pem", "key"].map(|kind| made.path(&format!("{name}.{kind}")));
+        let tls = format!("  tls: {{certificate: {}, key: {}}}", certificate.display(), key.display());
+        let Some(registry) = DockerRegistry::start(&tls) else { return };
+        let result = try_push(&registry, https(&[made.path("ca.pem")])).await;
+        if hint.is_empty() {
+            result.unwrap();
+            continue;
+        }
+        let error = result.unwrap_err();
+        assert!(matches!(*error.problem, Problem::Tls { .. }), "{name}: {error}");
+        assert!(error.to_string().contains(hint), "{name}: {error}");
+        // Only who asks for it goes on without proof, and never over plain HTTP.
+        let unchecked = RegistrySettings { verification: Verification::None, ..https(&[]) };
+        try_push(&registry, unchecked).await.unwrap();
+    }
 }
 
 /// Signs what the registry then believes (distribution's token-jwt document), for what the request's scopes ask.
