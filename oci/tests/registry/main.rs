@@ -16,6 +16,7 @@ mod parts;
 mod proxy;
 mod races;
 mod real;
+mod round_trips;
 mod server;
 mod sha512;
 mod sweep;
