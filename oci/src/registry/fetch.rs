@@ -28,11 +28,11 @@ const LEAST_PARTS: u64 = 4;
 /// farther ahead.
 const SPLIT_ATTEMPTS: u32 = 3;
 
-/// Chunks between a connection and its writer. HTTP/1.1 chunks have 400 KiB at most.
-const AHEAD: usize = 8;
+/// Pieces between a connection and its writer, beside the one that is written.
+const AHEAD: usize = 3;
 
-/// Chunks that are written at once.
-const BATCH: usize = 16;
+/// Bytes after which a piece is handed over. A chunk has 400 KiB at most with HTTP/1.1, 16 KiB with TLS or HTTP/2.
+const PIECE: usize = 256 << 10;
 
 impl Client {
     /// Writes a blob into an empty file. Returns when every byte is written and verified. Of all connections that do
@@ -169,13 +169,13 @@ impl<'a> Fetch<'a> {
     /// The first connection. Returns its stream, which knows whom the bytes came from.
     async fn lead(&self) -> Result<RangeStream, Problem> {
         let mut range = self.range(0..self.size, Sharing::Agreed)?;
-        let writer = Writer::start(&self.assembly);
-        let done = self.lead_to(&mut range, &writer).await;
+        let mut writer = Writer::start(&self.assembly);
+        let done = self.lead_to(&mut range, &mut writer).await;
         self.end(done, writer).await?;
         Ok(range)
     }
 
-    async fn lead_to(&self, range: &mut RangeStream, writer: &Writer) -> Result<(), Problem> {
+    async fn lead_to(&self, range: &mut RangeStream, writer: &mut Writer) -> Result<(), Problem> {
         loop {
             range.end_at(self.plan().first.end);
             let offset = range.offset();
@@ -202,8 +202,8 @@ impl<'a> Fetch<'a> {
             slot = self.client.slot() => slot,
         };
         let Some(range) = self.first_part().await? else { return Ok(()) };
-        let writer = Writer::start(&self.assembly);
-        let done = self.fetch_parts(range, &writer).await;
+        let mut writer = Writer::start(&self.assembly);
+        let done = self.fetch_parts(range, &mut writer).await;
         self.end(done, writer).await
     }
 
@@ -233,14 +233,14 @@ impl<'a> Fetch<'a> {
         Ok(None)
     }
 
-    async fn fetch_parts(&self, mut range: RangeStream, writer: &Writer) -> Result<(), Problem> {
+    async fn fetch_parts(&self, mut range: RangeStream, writer: &mut Writer) -> Result<(), Problem> {
         if self.fetch_part(&mut range, writer).await? == Written::No {
             return Ok(());
         }
         self.take_parts(writer).await
     }
 
-    async fn take_parts(&self, writer: &Writer) -> Result<(), Problem> {
+    async fn take_parts(&self, writer: &mut Writer) -> Result<(), Problem> {
         loop {
             let part = self.plan().take();
             let Some(part) = part else { break };
@@ -253,7 +253,7 @@ impl<'a> Fetch<'a> {
         Ok(())
     }
 
-    async fn fetch_part(&self, range: &mut RangeStream, writer: &Writer) -> Result<Written, Problem> {
+    async fn fetch_part(&self, range: &mut RangeStream, writer: &mut Writer) -> Result<Written, Problem> {
         loop {
             let offset = range.offset();
             let Some(chunk) = range.next().await? else { return Ok(Written::Yes) };
@@ -289,7 +289,7 @@ impl<'a> Fetch<'a> {
     }
 }
 
-/// Whether the writer takes bytes.
+/// Whether the writer took the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Written {
     Yes,
@@ -298,48 +298,60 @@ enum Written {
 
 /// Writes what one connection receives, on a thread that may block.
 struct Writer {
-    chunks: mpsc::Sender<(u64, Bytes)>,
+    pieces: mpsc::Sender<Piece>,
+    collected: Piece,
     writing: JoinHandle<io::Result<()>>,
 }
 
+/// Bytes that follow each other.
+#[derive(Default)]
+struct Piece {
+    offset: u64,
+    length: usize,
+    chunks: Vec<Bytes>,
+}
+
+/// The writer takes nothing more: it has failed.
+struct Closed;
+
 impl Writer {
     fn start(assembly: &Arc<Assembly>) -> Self {
-        let (chunks, receiver) = mpsc::channel(AHEAD);
+        let (pieces, receiver) = mpsc::channel(AHEAD);
         let assembly = Arc::clone(assembly);
-        Self { chunks, writing: tokio::task::spawn_blocking(move || drain(receiver, &assembly)) }
+        let writing = tokio::task::spawn_blocking(move || drain(receiver, &assembly));
+        Self { pieces, collected: Piece::default(), writing }
     }
 
-    /// Hands `chunk` over; an error means that the writer has failed.
-    async fn send(&self, offset: u64, chunk: Bytes) -> Result<(), mpsc::error::SendError<(u64, Bytes)>> {
-        self.chunks.send((offset, chunk)).await
+    async fn send(&mut self, offset: u64, chunk: Bytes) -> Result<(), Closed> {
+        if self.collected.offset + self.collected.length as u64 != offset {
+            self.flush().await?;
+            self.collected.offset = offset;
+        }
+        self.collected.length += chunk.len();
+        self.collected.chunks.push(chunk);
+        if self.collected.length >= PIECE { self.flush().await } else { Ok(()) }
     }
 
-    async fn finish(self) -> io::Result<()> {
-        drop(self.chunks);
+    async fn flush(&mut self) -> Result<(), Closed> {
+        let piece = std::mem::take(&mut self.collected);
+        self.collected.offset = piece.offset + piece.length as u64;
+        if piece.length == 0 {
+            return Ok(());
+        }
+        self.pieces.send(piece).await.map_err(|_| Closed)
+    }
+
+    async fn finish(mut self) -> io::Result<()> {
+        // A writer that has failed says why below.
+        let _ = self.flush().await;
+        drop(self.pieces);
         self.writing.await.map_err(io::Error::other)?
     }
 }
 
-fn drain(mut chunks: mpsc::Receiver<(u64, Bytes)>, assembly: &Assembly) -> io::Result<()> {
-    let mut batch = Vec::with_capacity(BATCH);
-    while chunks.blocking_recv_many(&mut batch, BATCH) > 0 {
-        while !batch.is_empty() {
-            let (offset, length) = run(&batch);
-            let together: Vec<Bytes> = batch.drain(..length).map(|(_, chunk)| chunk).collect();
-            assembly.write(offset, &together)?;
-        }
+fn drain(mut pieces: mpsc::Receiver<Piece>, assembly: &Assembly) -> io::Result<()> {
+    while let Some(piece) = pieces.blocking_recv() {
+        assembly.write(piece.offset, &piece.chunks)?;
     }
     Ok(())
-}
-
-/// Returns where the first chunk goes, and how many chunks follow each other from there.
-fn run(batch: &[(u64, Bytes)]) -> (u64, usize) {
-    let start = batch[0].0;
-    let mut end = start;
-    let follows = |(offset, chunk): &&(u64, Bytes)| {
-        let fits = *offset == end;
-        end += chunk.len() as u64;
-        fits
-    };
-    (start, batch.iter().take_while(follows).count())
 }

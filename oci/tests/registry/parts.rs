@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use oci::layout::Layout;
+use oci::media_type::Types;
 use oci::registry::address::Authority;
-use oci::registry::{Login, Problem, Settings};
+use oci::registry::{Login, Problem, Settings, plan_push};
 use oci::{Digest, Reference};
 
-use crate::fixture::{client, noise, read_blob, settings};
+use crate::fixture::{DockerRegistry, client, image, noise, read_blob, settings};
 use crate::server::{Reply, Request, Server};
+use crate::tls::{Certificates, https};
 
 /// Bytes of the blob.
 const SIZE: usize = 1_000_000;
@@ -317,4 +319,21 @@ async fn connections_are_not_more_than_allowed_and_waiting_blobs_come_first() {
     let read = futures_util::future::try_join_all(pulls).await.unwrap();
     assert!(read == blobs);
     assert!(most.load(Ordering::SeqCst) <= 2, "{}", most.load(Ordering::SeqCst));
+}
+
+#[tokio::test]
+async fn the_real_registry_serves_parts_over_tls() {
+    let Some(made) = Certificates::make() else { return };
+    let [certificate, key, authority] = ["server.pem", "server.key", "ca.pem"].map(|name| made.path(name));
+    let tls = format!("  tls: {{certificate: {}, key: {}}}", certificate.display(), key.display());
+    let Some(registry) = DockerRegistry::start(&tls) else { return };
+    let target = registry.reference("team/app:1");
+    let mut settings = settings();
+    settings.limits.part = 1 << 20;
+    settings.registries.insert(target.registry.clone(), https(&[authority]));
+    let (client, _) = client(settings);
+    let layer = noise(13, 40 << 20);
+    let image = image(std::slice::from_ref(&layer), Types::Oci, &["1"]);
+    client.push(&plan_push(&target, &image)).await.unwrap();
+    assert!(read_blob(&client, &target, &layer).await.unwrap() == layer);
 }
