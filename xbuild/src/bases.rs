@@ -1,20 +1,23 @@
 //! Base images: what a name stands for, and where its layers are.
 //!
-//! A name that the store knows is not asked for again; `--pull` asks. Resolving stores manifest and config and
+//! A name that the store knows is not asked for again; `--pull` asks, and `--pull=never` asks nothing at all. Resolving stores manifest and config and
 //! notes where each layer can be had, but downloads no layer.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use oci::document::{self, Descriptor};
+use executor::layers::{Flavour, LayerId, LayerStore};
+use oci::document::{self, Descriptor, Manifest};
 use oci::layout::Layout;
+use oci::media_type::Types;
 use oci::reference::Reference;
 use oci::store::Store;
-use oci::{Digest, Platform, media_type};
+use oci::{ChainId, Digest, Platform, media_type};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Class, Failure};
 use crate::image::{self, StoredImage};
+use crate::images::{self, Places};
+use crate::location::Location;
 use crate::worker::error::StepError;
 use crate::worker::layer::{Layer, Stack};
 use crate::worker::registries::Registries;
@@ -26,6 +29,8 @@ pub enum Pull {
     Missing,
     /// The registry decides.
     Always,
+    /// What the store lacks is an error.
+    Never,
 }
 
 /// Resolves names.
@@ -66,16 +71,41 @@ impl Bases {
     /// # Errors
     /// A source failure where nobody has it.
     pub async fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<StoredImage, Failure> {
-        let store_counts = self.pull == Pull::Missing || reference.digest.is_some();
+        // A digest stands for the same image whenever it is asked for.
+        let store_counts = self.pull != Pull::Always || reference.digest.is_some();
         let stored = if store_counts { self.in_store(reference, platform)? } else { InStore::No };
         match stored {
+            InStore::Yes(image) if self.pull == Pull::Never => {
+                self.check_layers(reference, &image)?;
+                Ok(*image)
+            }
             InStore::Yes(image) => Ok(*image),
+            InStore::No if self.pull == Pull::Never => Err(lacking(reference, "the store does not have it")),
+            InStore::Other(found) if self.pull == Pull::Never => {
+                Err(lacking(reference, &format!("the store has it for {found}, not for {platform}")))
+            }
             InStore::No => self.fetch(reference, platform).await,
             InStore::Other(found) => self.fetch(reference, platform).await.map_err(|mut failure| {
                 failure.line += &format!(" — the store has that name for {found} only");
                 failure
             }),
         }
+    }
+
+    /// Fails where a layer of an image would have to be downloaded.
+    fn check_layers(&self, reference: &Reference, image: &StoredImage) -> Result<(), Failure> {
+        let unpacked = LayerStore::new((*self.store).clone(), Flavour::Root);
+        let diff_ids = &image.config.parsed.rootfs.diff_ids;
+        for (position, (layer, diff_id)) in image.manifest.parsed.layers().iter().zip(diff_ids).enumerate() {
+            let digest = document::digest_of(layer).map_err(oci::Error::from)?;
+            let chain = ChainId::of(&diff_ids[..=position]).expect("it has the layer at `position`");
+            let ids = [LayerId::Diff(*diff_id), LayerId::Chain(chain)];
+            let is_unpacked = || ids.iter().any(|id| unpacked.has_unpacked(*id).unwrap_or(false));
+            if !self.store.layout().has(&digest)? && !is_unpacked() {
+                return Err(lacking(reference, &format!("the store does not have its layer {digest}")));
+            }
+        }
+        Ok(())
     }
 
     fn in_store(&self, reference: &Reference, platform: &Platform) -> Result<InStore, Failure> {
@@ -102,7 +132,18 @@ impl Bases {
             None => InStore::No,
         };
         let resolved = self.resolution(&name, platform)?.map(read).transpose()?.flatten();
-        Ok(resolved.map_or(other, |image| InStore::Yes(Box::new(image))))
+        let found = resolved.or_else(|| self.by_digest(reference.digest?, platform));
+        Ok(found.map_or(other, |image| InStore::Yes(Box::new(image))))
+    }
+
+    /// Returns the image that a digest names, whatever it was called when it came.
+    fn by_digest(&self, digest: Digest, platform: &Platform) -> Option<StoredImage> {
+        let layout = self.store.layout();
+        let size = layout.size(&digest).ok()??;
+        let [oci, docker] = [Types::Oci, Types::Docker];
+        let kinds = [oci.manifest(), docker.manifest(), oci.index(), docker.index()];
+        let read = |kind: &str| image::read(layout, document::descriptor(kind, digest, size), platform).ok();
+        kinds.into_iter().find_map(read)
     }
 
     fn resolution(&self, name: &str, platform: &Platform) -> Result<Option<Descriptor>, Failure> {
@@ -118,11 +159,7 @@ impl Bases {
         let layout = self.store.layout();
         layout.put_document(&found.config)?;
         layout.put_document(&found.manifest)?;
-        for layer in found.manifest.parsed.layers() {
-            let digest = document::digest_of(layer).map_err(oci::Error::from)?;
-            let place = found.reference.to_string();
-            self.store.replace(&source_path(&self.store, &place_key(&digest)), place.as_bytes())?;
-        }
+        note_places(&self.store, &found.reference, &found.manifest)?;
         let kind = found
             .manifest
             .parsed
@@ -143,41 +180,17 @@ impl Bases {
         Ok(StoredImage { descriptor, manifest: found.manifest, config: found.config })
     }
 
-    /// Copies an image of an OCI layout directory into the store.
+    /// Copies an image of a layout or an archive into the store; returns it with the name of its place.
     ///
     /// # Errors
-    /// A source failure where the layout or the image in it cannot be read.
-    pub fn import(
+    /// A source failure where the place or the image in it cannot be read.
+    pub async fn import(
         &self,
-        path: &Path,
-        version: Option<&str>,
+        location: &Location,
         platform: &Platform,
-    ) -> Result<StoredImage, Failure> {
-        let from = Layout::open(path)?;
-        let names = from.names()?;
-        let by_version = |named: &&oci::layout::Named| {
-            version.is_none_or(|version| {
-                let digest = named.descriptor.digest().to_string();
-                digest == version || named.name == version || named.name.ends_with(&format!(":{version}"))
-            })
-        };
-        let found = names.iter().find(by_version).ok_or_else(|| {
-            let why = version.map_or("it is empty".to_owned(), |version| format!("it has no {version:?}"));
-            Failure::new(
-                Class::Source,
-                &["no such image in the OCI layout", &path.display().to_string(), &why],
-            )
-        })?;
-        let image = image::read(&from, found.descriptor.clone(), platform)?;
-        let to = self.store.layout();
-        for descriptor in image.manifest.parsed.layers().iter().chain([image.manifest.parsed.config()]) {
-            let digest = document::digest_of(descriptor).map_err(oci::Error::from)?;
-            if !to.has(&digest)? {
-                to.copy_from(&from, descriptor)?;
-            }
-        }
-        to.put_document(&image.manifest)?;
-        Ok(image)
+    ) -> Result<(StoredImage, String), Failure> {
+        let places = Places::of_store(Arc::clone(&self.store), Arc::clone(&self.registries));
+        images::import(&places, location, platform).await
     }
 
     /// Returns the layers of an image whose documents are in the store.
@@ -196,6 +209,27 @@ impl Bases {
         });
         layers.collect::<Result<Vec<_>, StepError>>().map(Into::into)
     }
+}
+
+/// Says that no registry may be asked for what the store lacks.
+fn lacking(reference: &Reference, why: &str) -> Failure {
+    let name = reference.to_string();
+    let why = format!("{why}, and --pull=never asks no registry");
+    let fix = format!("`xbuild pull {name}` first, or leave --pull=never out");
+    Failure::new(Class::Source, &["cannot use the image", &name, &why, &fix])
+}
+
+/// Notes that the layers of `manifest` are in the repository of `reference`.
+///
+/// # Errors
+/// Store failures.
+pub fn note_places(store: &Store, reference: &Reference, manifest: &Manifest) -> Result<(), Failure> {
+    let place = reference.to_string();
+    for layer in manifest.parsed.layers() {
+        let digest = document::digest_of(layer).map_err(oci::Error::from)?;
+        store.replace(&source_path(store, &place_key(&digest)), place.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// Returns where a layer that is not in the store can be had, where that is known.
@@ -225,7 +259,7 @@ fn read_manifest(layout: &Layout, manifest: &Digest) -> Result<StoredImage, Step
     let descriptor = document::descriptor(media_type::OCI_MANIFEST, *manifest, size.ok_or_else(missing)?);
     let raw = layout.read_verified(&descriptor, document::DOCUMENT_LIMIT)?;
     let wrap = |source| oci::Error::document(format!("image {manifest}"), source);
-    let parsed = document::Manifest::parse(raw, None).map_err(wrap)?.digested_by(manifest.algorithm());
+    let parsed = Manifest::parse(raw, Some(media_type::OCI_MANIFEST)).map_err(wrap)?.digested_by(manifest.algorithm());
     let config = layout.read_verified(parsed.parsed.config(), document::DOCUMENT_LIMIT)?;
     let config = document::Config::parse(config, &parsed.parsed).map_err(wrap)?;
     Ok(StoredImage { descriptor, manifest: parsed, config })

@@ -13,8 +13,10 @@ use frontend::lint::RuleSet;
 use oci::Platform;
 use oci::reference::Reference;
 
-use crate::args::{BuildArgs, LintFormat, LintRules, Print, Progress};
+use crate::args::{BuildArgs, LintFormat, LintRules, Print, Progress, PullWhen};
+use crate::bases::Pull;
 use crate::failure::{Class, Failure};
+use crate::location::Location;
 use crate::sources::context;
 pub use crate::sources::context::Argument as Context;
 pub use output::{Output, OutputKind};
@@ -49,8 +51,8 @@ pub enum NamedContext {
     Directory(PathBuf),
     /// An image of the store or a registry.
     Image(Reference),
-    /// An image of an OCI layout directory: path, and tag or digest.
-    OciLayout(PathBuf, Option<String>),
+    /// An image in a layout or an archive.
+    Layout(Location),
     /// Files of a URL or a git repository.
     Fetched(Context),
 }
@@ -116,7 +118,7 @@ pub struct BuildOptions {
     /// Run these stages.
     pub no_cache_filter: Vec<String>,
     /// Ask registries although the store has the name.
-    pub pull: bool,
+    pub pull: Pull,
     /// Network of steps that ask for none in particular.
     pub network: Network,
     /// CA bundle that steps trust.
@@ -216,7 +218,11 @@ impl BuildOptions {
             annotations,
             no_cache: args.no_cache,
             no_cache_filter: args.no_cache_filter,
-            pull: args.pull,
+            pull: match args.pull {
+                PullWhen::Always => Pull::Always,
+                PullWhen::Missing => Pull::Missing,
+                PullWhen::Never => Pull::Never,
+            },
             network: values::network("--network", &args.network)?,
             host_ca: args.host_ca.as_deref().map(host_ca).transpose()?,
             secrets: args
@@ -385,16 +391,12 @@ fn named_context(text: &str) -> Result<(String, NamedContext), Failure> {
     let Some((name, source)) = text.split_once('=').filter(|(name, _)| !name.is_empty()) else {
         return Err(usage(&flag, "there is no name", "write NAME=SOURCE"));
     };
-    let context = if let Some(image) = source.strip_prefix("docker-image://") {
-        NamedContext::Image(values::tag("--build-context", image)?)
-    } else if let Some(layout) = source.strip_prefix("oci-layout://") {
-        let (path, version) = match layout.rsplit_once('@').or_else(|| layout.rsplit_once(':')) {
-            Some((path, version)) if !version.contains('/') => (path, Some(version.to_owned())),
-            _ => (layout, None),
-        };
-        NamedContext::OciLayout(path.into(), version)
-    } else {
-        match self::context(source)? {
+    let context = match Location::parse(source)? {
+        Location::Registry(image) => NamedContext::Image(image),
+        image @ (Location::Layout(..) | Location::OciArchive(..) | Location::DockerArchive(..)) => {
+            NamedContext::Layout(image)
+        }
+        Location::Named(source) => match self::context(&source)? {
             Context::Directory(path) => NamedContext::Directory(path),
             Context::Stdin => {
                 return Err(usage(
@@ -404,7 +406,7 @@ fn named_context(text: &str) -> Result<(String, NamedContext), Failure> {
                 ));
             }
             fetched @ (Context::Git(_) | Context::Url(_)) => NamedContext::Fetched(fetched),
-        }
+        },
     };
     Ok((name.to_owned(), context))
 }

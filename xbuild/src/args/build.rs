@@ -41,9 +41,17 @@ pub struct BuildArgs {
     /// Stages whose steps always run
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub no_cache_filter: Vec<String>,
-    /// Ask the registry for bases even where the store has their names
-    #[arg(long)]
-    pub pull: bool,
+    /// When registries are asked for bases: always (--pull alone), missing: where the store lacks them, never
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = PullWhen::Missing,
+        default_missing_value = "always"
+    )]
+    pub pull: PullWhen,
     /// Network of RUN steps: default, host or none
     #[arg(long, value_name = "MODE", default_value = "default")]
     pub network: String,
@@ -131,6 +139,19 @@ pub struct BuildArgs {
     /// How registries are reached
     #[command(flatten)]
     pub registry: RegistryArgs,
+}
+
+/// When a registry is asked for a base. Docker's flag takes truth values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PullWhen {
+    /// Even where the store has its name
+    #[value(aliases = ["true", "1"])]
+    Always,
+    /// Where the store does not have it
+    #[value(aliases = ["false", "0"])]
+    Missing,
+    /// Not at all: what the store lacks is an error
+    Never,
 }
 
 /// How progress is shown.

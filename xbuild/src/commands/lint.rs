@@ -23,7 +23,7 @@ use oci::Store;
 use super::build::inputs::{Inputs, Owner};
 use super::build::{dockerfile, lower_options, report};
 use crate::args::LintFormat;
-use crate::bases::{Bases, Pull};
+use crate::bases::Bases;
 use crate::failure::{self, Class, Failure};
 use crate::image::StoredImage;
 use crate::needs::named;
@@ -187,8 +187,7 @@ fn look_up(
     };
     // Attempts that are made again are no news: what counts is whether a base is known in the end.
     let registries = Arc::new(Registries::new(options.registry.clone(), drop));
-    let pull = if options.pull { Pull::Always } else { Pull::Missing };
-    let bases = Bases::new(store, registries, pull);
+    let bases = Bases::new(store, registries, options.pull);
     let (_, layouts) = named(&options.contexts);
     let answers =
         crate::runtime()?.block_on(futures_util::future::join_all(needs.keys().map(async |need| {
@@ -199,7 +198,7 @@ fn look_up(
                     resolved.unwrap_or_else(|_| Err(too_slow(&need.reference.to_string())))
                 }
                 Need::Layout(need) => match layouts.get(&need.context) {
-                    Some((path, version)) => bases.import(path, version.as_deref(), &need.platform),
+                    Some(location) => bases.import(location, &need.platform).await.map(|(image, _)| image),
                     None => return None,
                 },
                 // A check asks for no files.

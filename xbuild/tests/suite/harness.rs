@@ -220,16 +220,26 @@ pub struct Registry {
 impl Registry {
     /// Starts a server; `None`, with a SKIP, where the package is missing.
     pub fn start() -> Option<Self> {
+        Self::start_at(free_port())
+    }
+
+    /// Starts a server on a port.
+    pub fn start_at(port: u16) -> Option<Self> {
+        Self::configured(port, "", "")
+    }
+
+    /// Starts a server on a port with more in its configuration: in the table `http`, and beside it.
+    pub fn configured(port: u16, http: &str, beside: &str) -> Option<Self> {
         if !have(&["docker-registry"]) {
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
-        let host = format!("127.0.0.1:{}", free_port());
+        let host = format!("127.0.0.1:{port}");
         let config = directory.path().join("config.yml");
         let mut file = std::fs::File::create(&config).unwrap();
         writeln!(
             file,
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\nhttp: {{addr: \"{host}\"}}",
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\nhttp: {{addr: \"{host}\"{http}}}\n{beside}",
             directory.path().join("data").display()
         )
         .unwrap();

@@ -25,7 +25,7 @@ use solver::{Cancel, Records, Solver, Wanted};
 
 use self::inputs::{Input, Inputs, Owner};
 use crate::args::{Print, Progress as Show};
-use crate::bases::{Bases, Pull};
+use crate::bases::Bases;
 use crate::failure::{Class, Failure};
 use crate::fetch::Fetcher;
 use crate::needs::{Answers, ContextDirectory, named};
@@ -124,8 +124,8 @@ struct Session {
 impl Session {
     async fn build(&self) -> Result<(), Failure> {
         let registries = self.registries();
-        let pull = if self.options.pull { Pull::Always } else { Pull::Missing };
-        let bases = Arc::new(Bases::new(Arc::clone(&self.store), Arc::clone(&registries), pull));
+        let bases = Bases::new(Arc::clone(&self.store), Arc::clone(&registries), self.options.pull);
+        let bases = Arc::new(bases);
         let (store, build) = (Arc::clone(&self.store), Arc::clone(&self.build));
         let fetcher = Fetcher::new(store, build, Arc::clone(&registries), &self.options);
         let fetcher = Arc::new(fetcher);
