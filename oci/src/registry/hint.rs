@@ -108,7 +108,7 @@ fn tls_hint(host: &str, detail: &str) -> String {
     if lower.contains("not valid for") {
         return format!("the certificate is another host's: check the name {host}");
     }
-    "add its authority to the host's CA bundle, or name a bundle in SSL_CERT_FILE".to_owned()
+    format!("name its authority with --registry-ca {host}=FILE, or add that to the host's CA bundle")
 }
 
 fn refusal_hint(refusal: &Refusal) -> Option<String> {
@@ -144,20 +144,20 @@ fn login_hint(action: Action, offered: &Offered, registry: &str, messages: &[Mes
         return QUOTA.to_owned();
     }
     match (action, offered) {
-        (Action::Push, Offered::User(user)) => format!("may {user} push there? Else docker login {registry}"),
-        (_, Offered::User(user)) => format!("are name and password of {user} right? docker login {registry}"),
-        (_, Offered::IdentityToken) => format!("the stored token is refused: docker login {registry}"),
+        (Action::Push, Offered::User(user)) => format!("may {user} push there? Else xbuild login {registry}"),
+        (_, Offered::User(user)) => format!("are name and password of {user} right? xbuild login {registry}"),
+        (_, Offered::IdentityToken) => format!("the stored token is refused: xbuild login {registry}"),
         (Action::Pull, Offered::Nothing) => {
-            format!("it does not exist or needs a login: docker login {registry}")
+            format!("it does not exist or needs a login: xbuild login {registry}")
         }
-        (_, Offered::Nothing) => format!("log in first: docker login {registry}"),
+        (_, Offered::Nothing) => format!("log in first: xbuild login {registry}"),
     }
 }
 
 fn status_hint(status: StatusCode, messages: &[Message], host: &str) -> Option<String> {
     let says = |word: &str| messages.iter().any(|message| message.text.to_ascii_lowercase().contains(word));
     match status.as_u16() {
-        429 if host.contains("docker.io") => Some("docker login gives a higher limit".to_owned()),
+        429 if host.contains("docker.io") => Some("xbuild login gives a higher limit".to_owned()),
         429 => Some("try later".to_owned()),
         412 if says("immutable") => Some("the tag is immutable, choose another".to_owned()),
         413 => Some("a proxy before the registry limits request bodies".to_owned()),
@@ -189,10 +189,10 @@ mod tests {
     fn reg_14_docker_hubs_limit_is_lifted_by_a_login() {
         let text = "You have reached your unauthenticated pull rate limit.";
         let hub = status("registry-1.docker.io", 429, "TOOMANYREQUESTS", text);
-        check(Action::Pull, "docker.io/library/x:1", &hub, "docker login gives a higher limit");
+        check(Action::Pull, "docker.io/library/x:1", &hub, "xbuild login gives a higher limit");
         let last = Box::new(status("registry-1.docker.io", 429, "TOOMANYREQUESTS", text));
         let exhausted = Problem::Exhausted { attempts: 6, last };
-        check(Action::Pull, "docker.io/library/x:1", &exhausted, "docker login gives a higher limit");
+        check(Action::Pull, "docker.io/library/x:1", &exhausted, "xbuild login gives a higher limit");
         check(Action::Pull, "h.example/x:1", &status("h.example", 429, "", ""), "try later");
     }
 

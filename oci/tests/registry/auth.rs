@@ -150,7 +150,7 @@ async fn wrong_credentials_are_named_and_final() {
     let (client, events) = client(with_login(&server, "me", "no"));
     let error = client.digest(&server.reference("a:1")).await.unwrap_err();
     let line = error.to_string();
-    assert!(line.contains("incorrect username or password") && line.contains("docker login"), "{line}");
+    assert!(line.contains("incorrect username or password") && line.contains("xbuild login"), "{line}");
     assert!(line.contains("name and password of me"), "{line}");
     assert!(events.lock().unwrap().is_empty());
     assert!(
@@ -178,7 +178,7 @@ async fn the_real_registry_with_htpasswd() {
     let (anonymous, _) = client(settings());
     let error = anonymous.push(&plan).await.unwrap_err();
     assert!(matches!(*error.problem, Problem::Unauthorized { .. }), "{error}");
-    assert!(error.to_string().contains("docker login 127.0.0.1"), "{error}");
+    assert!(error.to_string().contains("xbuild login 127.0.0.1"), "{error}");
 
     let mut with_file = settings();
     let config = directory.path().join("config.json");

@@ -30,7 +30,7 @@ pub fn read(places: &Places) -> Result<Layer, Failure> {
 
 fn parse(document: &Document) -> Result<Layer, Failure> {
     let table = document.table()?;
-    document.check_keys(&table, &["registry", "ca", "allow"])?;
+    document.check_keys(&table, &["registry", "ca", "allow", "parallel"])?;
     let mut layer = Layer::default();
     if let Some(value) = table.get("ca") {
         for (path, span) in document.strings(value)? {
@@ -43,6 +43,10 @@ fn parse(document: &Document) -> Result<Layer, Failure> {
         for (text, span) in document.strings(value)? {
             words::allow(&mut layer, text).map_err(|wrong| document.wrong(span, &wrong))?;
         }
+    }
+    if let Some(value) = table.get("parallel") {
+        let number = words::connections(document.number(value)?);
+        layer.parallel = Some(number.map_err(|wrong| document.wrong(value.span(), &wrong))?);
     }
     let Some(registries) = table.get("registry") else { return Ok(layer) };
     const FORM: &str = "a table per registry, [registry.\"docker.io\"],";
@@ -159,8 +163,10 @@ mod tests {
             "\n[registry.\"h.io\"]\nmirors = []\n",
             &["registries.toml:3", "did you mean mirrors?", "skip-verify"],
         );
-        refuses("[registries.\"h.io\"]\n", &[":1", "did you mean registry?"]);
+        refuses("[registery.\"h.io\"]\n", &[":1", "did you mean registry?"]);
         refuses("[[registry]]\nlocation = \"h.io\"\n", &[":1", "[registry.\"docker.io\"]"]);
+        refuses("parallel = 0\n", &[":1", "write 1 to 64"]);
+        refuses("parallel = \"4\"\n", &[":1", "a number"]);
         refuses("[registry]\nmirrors = []\n", &[":2", "neither dot nor port"]);
         refuses("[registry.\"https://h.io\"]\n", &[":1", "write h.io"]);
         refuses("[registry.\"h.io\"]\ninsecure = \"yes\"\n", &[":2", "true or false"]);

@@ -1,0 +1,315 @@
+//! Users and passwords: `xbuild login` and `logout`, and every other way to give credentials, with a real registry
+//! that looks at them.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::harness::{Registry, Run, Scratch, finish, free_port};
+
+/// `s3cret`, as htpasswd -B has it: the registry takes no other hash.
+const HASH: &str = "$2y$05$abcdefghijklmnopqrstuuLK7U1u6pVRmL7L1BBM2aS35PSZnDXlK";
+
+/// base64 of `ci:s3cret`.
+const ENCODED: &str = "Y2k6czNjcmV0";
+
+/// A registry that knows the user `ci`, and a store with an image to push to it.
+struct Guarded {
+    registry: Registry,
+    scratch: Scratch,
+    image: String,
+}
+
+impl Guarded {
+    fn start() -> Option<Self> {
+        let scratch = Scratch::new();
+        let passwords = scratch.path().join("htpasswd");
+        std::fs::write(&passwords, format!("ci:{HASH}\n")).unwrap();
+        let auth = format!("auth: {{htpasswd: {{realm: test, path: {}}}}}", passwords.display());
+        let registry = Registry::configured(free_port(), "", &auth)?;
+        let context = scratch.context("c", &[("Dockerfile", "FROM scratch\nCOPY f /\n"), ("f", "x")]);
+        scratch.build(&context, &["-t", "app"]).ok();
+        let image = format!("{}/team/app:1", registry.host);
+        Some(Self { registry, scratch, image })
+    }
+
+    /// Runs the binary as a user whose home is the scratch directory.
+    fn run(&self, arguments: &[&str], variables: &[(&str, &str)], input: &str) -> Run {
+        run(&self.scratch, arguments, variables, input)
+    }
+
+    fn push(&self, arguments: &[&str], variables: &[(&str, &str)], input: &str) -> Run {
+        self.run(&[&["push", "app", &self.image], arguments].concat(), variables, input)
+    }
+
+    #[track_caller]
+    fn is_refused(&self, run: Run) {
+        run.fails(8, &["xbuild login", &self.registry.host]);
+    }
+}
+
+fn run(scratch: &Scratch, arguments: &[&str], variables: &[(&str, &str)], input: &str) -> Run {
+    let mut command = scratch.command(arguments);
+    isolate(&mut command, scratch.path());
+    command.envs(variables.iter().copied());
+    let path = scratch.path().join("input");
+    std::fs::write(&path, input).unwrap();
+    finish(command.stdin(std::fs::File::open(path).unwrap()))
+}
+
+/// Leaves nothing of whoever runs the tests.
+pub fn isolate(command: &mut Command, home: &Path) {
+    for name in
+        ["DOCKER_CONFIG", "DOCKER_AUTH_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME"]
+    {
+        command.env_remove(name);
+    }
+    for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+        command.env_remove(name).env_remove(name.to_ascii_uppercase());
+    }
+    command.env("HOME", home);
+}
+
+#[test]
+fn a_login_is_checked_kept_used_and_forgotten() {
+    let Some(guarded) = Guarded::start() else { return };
+    let host = guarded.registry.host.as_str();
+    guarded.is_refused(guarded.push(&[], &[], ""));
+    let login = ["login", host, "-u", "ci", "--password-stdin"];
+    guarded.run(&login, &[], "wrong\n").fails(4, &[host, "ci"]);
+    let file = guarded.scratch.path().join(".docker/config.json");
+    assert!(!file.exists(), "a wrong password is kept");
+    let run = guarded.run(&login, &[], "s3cret\n").ok();
+    assert_eq!(run.stdout, "Login Succeeded\n");
+    assert!(run.stderr.contains(file.to_str().unwrap()) && run.stderr.contains("encoded"), "{}", run.stderr);
+    assert!(!run.stderr.contains("s3cret"));
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    guarded.push(&[], &[], "").ok();
+    assert_eq!(
+        guarded.run(&["logout", host], &[], "").ok().stdout,
+        format!("Removed login credentials for {host}\n")
+    );
+    assert_eq!(guarded.run(&["logout", host], &[], "").ok().stdout, format!("Not logged in to {host}\n"));
+    guarded.is_refused(guarded.push(&[], &[], ""));
+}
+
+#[test]
+fn credentials_come_from_flags_variables_and_files() {
+    let Some(guarded) = Guarded::start() else { return };
+    let host = guarded.registry.host.as_str();
+    let auths = format!(r#"{{"auths":{{"{host}":{{"auth":"{ENCODED}"}}}}}}"#);
+    guarded.push(&["--username", "ci", "--password-stdin"], &[], "s3cret").ok();
+    guarded.is_refused(guarded.push(&["--username", "ci", "--password-stdin"], &[], "wrong"));
+    guarded.push(&["--username", "ci"], &[("XBUILD_PASSWORD", "s3cret")], "").ok();
+    let user = [("XBUILD_USERNAME", "ci"), ("XBUILD_PASSWORD", "s3cret"), ("XBUILD_LOGIN_REGISTRY", host)];
+    guarded.push(&[], &user, "").ok();
+    let unnamed = guarded.push(&[], &user[..2], "");
+    assert!(unnamed.stderr.contains("XBUILD_LOGIN_REGISTRY names no registry"), "{}", unnamed.stderr);
+    guarded.is_refused(unnamed);
+    guarded.push(&[], &[("DOCKER_AUTH_CONFIG", &auths)], "").ok();
+    let file = guarded.scratch.path().join("auth.json");
+    std::fs::write(&file, &auths).unwrap();
+    let path = file.to_str().unwrap();
+    guarded.push(&[], &[("REGISTRY_AUTH_FILE", path)], "").ok();
+    guarded.push(&["--authfile", path], &[], "").ok();
+    let wrong = format!(r#"{{"auths":{{"{host}":{{"auth":"Y2k6bm8="}}}}}}"#);
+    guarded.push(&["--authfile", path], &[("DOCKER_AUTH_CONFIG", &wrong)], "").ok();
+    for place in ["config.json", ".docker/config.json", ".config/containers/auth.json"] {
+        let file = guarded.scratch.path().join(place);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, &auths).unwrap();
+        let directory = file.parent().unwrap().to_str().unwrap();
+        let variables: &[_] = if place == "config.json" { &[("DOCKER_CONFIG", directory)] } else { &[] };
+        guarded.push(&[], variables, "").ok();
+        std::fs::remove_file(&file).unwrap();
+    }
+    guarded.is_refused(guarded.push(&[], &[], ""));
+}
+
+#[test]
+fn a_build_logs_in_where_its_names_lead() {
+    let Some(guarded) = Guarded::start() else { return };
+    let context = guarded.scratch.context("d", &[("Dockerfile", "FROM scratch\nCOPY f /\n"), ("f", "y")]);
+    let context = context.to_str().unwrap();
+    let build = |more: &[&str], input: &str| {
+        let all = [&["build", "-t", &guarded.image, "--push", "--username", "ci"], more, &[context]].concat();
+        guarded.run(&all, &[], input)
+    };
+    build(&["--password-stdin"], "s3cret").ok();
+    build(&["--password-stdin", "-t", "other.example/app"], "s3cret")
+        .fails(2, &["--username", "other.example", "--login-registry"]);
+    build(&["-f", "-", "--password-stdin"], "").fails(2, &["--password-stdin", "XBUILD_PASSWORD"]);
+    build(&[], "").fails(2, &["there is no password"]);
+    build(&["--password-stdin"], "").fails(2, &["standard input is empty"]);
+}
+
+#[test]
+fn a_helper_keeps_what_is_in_no_file() {
+    let Some(guarded) = Guarded::start() else { return };
+    let host = guarded.registry.host.as_str();
+    let home = guarded.scratch.path();
+    let script = format!(
+        "#!/bin/sh\ncase $1 in\nstore) cat > {kept} ;;\nget) read s; [ -f {kept} ] || {{ echo 'credentials not found in native keychain'; exit 1; }}; cat {kept} ;;\nerase) rm {kept} ;;\nesac\n",
+        kept = home.join("kept").display()
+    );
+    let helper = home.join("docker-credential-test");
+    std::fs::write(&helper, script).unwrap();
+    std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", home.display());
+    let variables = [("PATH", path.as_str())];
+    let file = home.join(".docker/config.json");
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    for config in [r#"{"credsStore":"test"}"#.to_owned(), format!(r#"{{"credHelpers":{{"{host}":"test"}}}}"#)]
+    {
+        std::fs::write(&file, config).unwrap();
+        let run = guarded.run(&["login", host, "-u", "ci", "--password-stdin"], &variables, "s3cret").ok();
+        assert!(
+            run.stderr.contains("docker-credential-test") && !run.stderr.contains("warning"),
+            "{}",
+            run.stderr
+        );
+        assert!(
+            !std::fs::read_to_string(&file).unwrap().contains("\"auth\""),
+            "the password is in the file too"
+        );
+        guarded.push(&[], &variables, "").ok();
+        let run = guarded.run(&["logout", "--all"], &variables, "").ok();
+        assert_eq!(run.stdout, format!("Removed login credentials for {host}\n"));
+        assert!(!home.join("kept").exists());
+        guarded.is_refused(guarded.push(&[], &variables, ""));
+    }
+}
+
+#[test]
+fn a_login_goes_where_the_authfile_is() {
+    let Some(guarded) = Guarded::start() else { return };
+    let host = guarded.registry.host.as_str();
+    let file = guarded.scratch.path().join("deep/auth.json");
+    let path = file.to_str().unwrap();
+    guarded.push(&["--authfile", path], &[], "").fails(2, &["--authfile", path]);
+    guarded.run(&["login", host, "-u", "ci", "--password-stdin", "--authfile", path], &[], "s3cret").ok();
+    guarded.push(&["--authfile", path], &[], "").ok();
+    guarded.is_refused(guarded.push(&[], &[], ""));
+    let masked = [("DOCKER_AUTH_CONFIG", r#"{"auths":{"HOST":{"auth":"Y2k6bm8="}}}"#.replace("HOST", host))];
+    let masked: Vec<_> = masked.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    let run = guarded.run(&["login", host, "-u", "ci", "--password-stdin"], &masked, "s3cret").ok();
+    assert!(run.stderr.contains("warning: DOCKER_AUTH_CONFIG"), "{}", run.stderr);
+    assert_eq!(guarded.run(&["logout", "--authfile", path, host], &[], "").ok().code, 0);
+    guarded.is_refused(guarded.push(&["--authfile", path], &[], ""));
+}
+
+#[test]
+fn passwords_are_on_no_command_line_and_logins_say_who() {
+    let scratch = Scratch::new();
+    let check = |arguments: &[&str], input: &str, parts: &[&str]| {
+        run(&scratch, arguments, &[], input).fails(2, parts);
+    };
+    check(&["login", "-u", "u", "-p", "pw", "h.io"], "", &["--password-stdin", "command line"]);
+    check(&["login", "h.io", "--password-stdin"], "pw", &["there is no user"]);
+    check(&["login", "h.io", "-u", "u"], "", &["--password-stdin"]);
+    check(&["login", "h.io", "-u", "u", "--password-stdin"], "\n", &["standard input is empty"]);
+    check(&["login", "h.io", "-u", "a:b", "--password-stdin"], "pw", &["colon"]);
+    check(&["login", "alice", "-u", "u", "--password-stdin"], "pw", &["unusable registry", "alice"]);
+    check(&["login", "hub.docker.com", "-u", "u", "--password-stdin"], "pw", &["docker.io"]);
+    let run = run(&scratch, &["logout", "--all"], &[], "").ok();
+    assert_eq!(run.stdout, "Not logged in to any registry\n");
+}
+
+/// A registry whose tokens come from `/token`, for who knows the password.
+fn token_registry() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let own = host.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = Vec::new();
+            for line in BufReader::new(stream.try_clone().unwrap()).lines() {
+                match line {
+                    Ok(line) if !line.is_empty() => head.push(line),
+                    Ok(_) | Err(_) => break,
+                }
+            }
+            let has = |text: &str| head.iter().any(|line| line.eq_ignore_ascii_case(text));
+            let target = head.first().and_then(|line| line.split(' ').nth(1)).unwrap_or_default().to_owned();
+            let (status, headers, body) = if target.starts_with("/token") {
+                match has(&format!("authorization: Basic {ENCODED}")) {
+                    true => ("200 OK", String::new(), r#"{"token":"t0ken"}"#),
+                    false => {
+                        ("401 Unauthorized", String::new(), r#"{"details":"incorrect username or password"}"#)
+                    }
+                }
+            } else if has("authorization: Bearer t0ken") {
+                ("200 OK", String::new(), "{}")
+            } else {
+                let asks = format!("WWW-Authenticate: Bearer realm=\"http://{own}/token\",service=\"s\"\r\n");
+                ("401 Unauthorized", asks, "{}")
+            };
+            let length = body.len();
+            let text = format!(
+                "HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            );
+            let _ = stream.write_all(text.as_bytes());
+        }
+    });
+    host
+}
+
+#[test]
+fn a_token_server_checks_the_password_too() {
+    let scratch = Scratch::new();
+    let host = token_registry();
+    let login = ["login", host.as_str(), "--username", "ci", "--password-stdin"];
+    run(&scratch, &login, &[], "no").fails(4, &["incorrect username or password", &host]);
+    run(&scratch, &login, &[], "s3cret").ok();
+}
+
+#[test]
+fn a_registry_that_asks_nobody_is_told() {
+    let Some(registry) = Registry::start() else { return };
+    let scratch = Scratch::new();
+    let login = ["login", registry.host.as_str(), "-u", "ci", "--password-stdin"];
+    let run = run(&scratch, &login, &[], "any").ok();
+    assert!(run.stderr.contains("not checked"), "{}", run.stderr);
+}
+
+#[test]
+fn a_terminal_is_asked_and_does_not_show_the_password() {
+    let Some(guarded) = Guarded::start() else { return };
+    if !crate::harness::have(&["script"]) {
+        return;
+    }
+    let host = guarded.registry.host.as_str();
+    let line = format!("{} login {host}", env!("CARGO_BIN_EXE_xbuild"));
+    let mut command = Command::new("script");
+    isolate(&mut command, guarded.scratch.path());
+    command
+        .args(["-qec", &line, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    // Each answer follows its question: what is typed before echo is off would be shown.
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut seen = Vec::new();
+    let mut wait_for = |text: &str| {
+        let mut byte = [0];
+        while !String::from_utf8_lossy(&seen).contains(text) {
+            let read = std::io::Read::read(&mut output, &mut byte).unwrap();
+            assert!(read > 0, "{text:?} is not in {:?}", String::from_utf8_lossy(&seen));
+            seen.extend_from_slice(&byte[..read]);
+        }
+    };
+    wait_for("User of");
+    input.write_all(b"ci\n").unwrap();
+    wait_for("Password of ci: ");
+    input.write_all(b"s3cret\n").unwrap();
+    wait_for("Login Succeeded");
+    drop(input);
+    assert!(child.wait().unwrap().success());
+    assert!(!String::from_utf8_lossy(&seen).contains("s3cret"), "{}", String::from_utf8_lossy(&seen));
+    guarded.push(&[], &[], "").ok();
+}
