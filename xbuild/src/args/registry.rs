@@ -45,6 +45,9 @@ pub struct ReachArgs {
     /// Host inside that registries may lead to, such as a token server (repeatable)
     #[arg(long, value_name = "HOST[:PORT]", help_heading = HEADING)]
     pub allow_registry_address: Vec<String>,
+    /// Layers, and parts of large ones, that travel at a time (default 4)
+    #[arg(long, value_name = "NUMBER", help_heading = HEADING)]
+    pub registry_parallel: Option<String>,
     /// File of credentials instead of the usual ones
     #[arg(long, value_name = "PATH", help_heading = HEADING)]
     pub authfile: Option<PathBuf>,

@@ -105,13 +105,14 @@ impl RegistryOptions {
 
 fn flags(args: &ReachArgs) -> Result<Layer, Failure> {
     let mut layer = Layer::default();
-    let all: [(&str, &[String], Say); 6] = [
+    let all: [(&str, &[String], Say); 7] = [
         ("--insecure-registry", &args.insecure_registry, words::insecure),
         ("--registry-skip-verify", &args.registry_skip_verify, words::skip_verify),
         ("--registry-mirror", &args.registry_mirror, words::mirror_of),
         ("--registry-ca", &args.registry_ca, words::ca),
         ("--registry-cert", &args.registry_cert, words::certificate),
         ("--allow-registry-address", &args.allow_registry_address, words::allow),
+        ("--registry-parallel", args.registry_parallel.as_slice(), words::parallel),
     ];
     for (flag, values, say) in all {
         for text in values {
@@ -125,13 +126,14 @@ fn flags(args: &ReachArgs) -> Result<Layer, Failure> {
 /// The variables have the flags' values, with commas between them.
 fn environment(variable: impl Fn(&str) -> Option<String>) -> Result<Layer, Failure> {
     let mut layer = Layer::default();
-    let all: [(&str, Say); 6] = [
+    let all: [(&str, Say); 7] = [
         ("XBUILD_INSECURE_REGISTRIES", words::insecure),
         ("XBUILD_REGISTRY_SKIP_VERIFY", words::skip_verify),
         ("XBUILD_REGISTRY_MIRRORS", words::mirror_of),
         ("XBUILD_REGISTRY_CA", words::ca),
         ("XBUILD_REGISTRY_CERT", words::certificate),
         ("XBUILD_ALLOW_REGISTRY_ADDRESS", words::allow),
+        ("XBUILD_REGISTRY_PARALLEL", words::parallel),
     ];
     for (name, say) in all {
         for text in split(name, &variable(name).unwrap_or_default()) {

@@ -118,6 +118,15 @@ impl Document {
         value.get_ref().as_bool().ok_or_else(|| self.type_failure(value, "true or false"))
     }
 
+    /// Returns a whole number, `None` where it is larger than any that means something.
+    ///
+    /// # Errors
+    /// Where it is something else.
+    pub fn number(&self, value: &Value<'_>) -> Result<Option<i64>, Failure> {
+        let number = value.get_ref().as_integer().ok_or_else(|| self.type_failure(value, "a number"))?;
+        Ok(i64::from_str_radix(number.as_str(), number.radix()).ok())
+    }
+
     /// Returns strings, of which one may stand without its list, each with its place.
     ///
     /// # Errors

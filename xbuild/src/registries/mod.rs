@@ -16,6 +16,7 @@ pub mod words;
 use std::path::PathBuf;
 
 use oci::registry::Settings;
+use oci::registry::settings::Limits;
 
 use crate::failure::Failure;
 use crate::options::RegistryOptions;
@@ -54,7 +55,10 @@ pub fn settings(options: &RegistryOptions, places: &Places) -> Result<Settings, 
             route.mirrors.clear();
         }
     }
+    let mut limits = Limits::default();
+    limits.parallel = layers.iter().find_map(|layer| layer.parallel).unwrap_or(limits.parallel);
     Ok(Settings {
+        limits,
         registries: said::settle(&layers),
         routes,
         ca_files: layers.iter().flat_map(|layer| layer.ca_files.iter().cloned()).collect(),
@@ -103,6 +107,22 @@ mod tests {
         let settled = settings(&RegistryOptions::default(), &places).unwrap();
         let h = &settled.registries["h.io"];
         assert_eq!((h.transport, h.verification), (Transport::Https, Verification::Full));
+    }
+
+    #[test]
+    fn the_number_of_connections_is_the_first_that_is_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let places = places(directory.path(), "parallel = 6\n", "");
+        let mut options = RegistryOptions::default();
+        let parallel = |options: &RegistryOptions| settings(options, &places).unwrap().limits.parallel;
+        assert_eq!(parallel(&options), 6);
+        words::parallel(&mut options.environment, "5").unwrap();
+        assert_eq!(parallel(&options), 5);
+        words::parallel(&mut options.flags, "1").unwrap();
+        assert_eq!(parallel(&options), 1);
+        for nonsense in ["", "0", "-1", "65", "many", "1.5"] {
+            assert!(words::parallel(&mut options.flags, nonsense).is_err(), "{nonsense}");
+        }
     }
 
     #[test]

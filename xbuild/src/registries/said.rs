@@ -16,6 +16,8 @@ pub struct Layer {
     pub ca_files: Vec<PathBuf>,
     /// Hosts inside that every registry may name.
     pub allowed: BTreeSet<Authority>,
+    /// Blobs, and parts of large ones, that travel at a time.
+    pub parallel: Option<usize>,
 }
 
 /// What one place says about one registry; what it does not say is absent.

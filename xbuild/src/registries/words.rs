@@ -102,6 +102,22 @@ pub fn allow(layer: &mut Layer, text: &str) -> Result<(), Wrong> {
     Ok(())
 }
 
+/// A number: how many blobs, and parts of large ones, travel at a time.
+pub fn parallel(layer: &mut Layer, text: &str) -> Result<(), Wrong> {
+    layer.parallel = Some(connections(text.trim().parse().ok())?);
+    Ok(())
+}
+
+/// More connections than this make no line faster, and look like an attack.
+const MOST_CONNECTIONS: i64 = 64;
+
+/// Checks a number of connections.
+pub fn connections(number: Option<i64>) -> Result<usize, Wrong> {
+    let number = number.filter(|number| (1..=MOST_CONNECTIONS).contains(number));
+    let number = number.and_then(|number| usize::try_from(number).ok());
+    number.ok_or_else(|| wrong("it is no number of connections", format!("write 1 to {MOST_CONNECTIONS}")))
+}
+
 /// Parses a host that a registry may lead to; it may be a name without a dot.
 pub fn authority(text: &str) -> Result<Authority, Wrong> {
     let plain = !text.is_empty() && !text.contains(['/', '@', '?', '#', ' ']);
