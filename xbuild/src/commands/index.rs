@@ -1,0 +1,243 @@
+//! `xbuild index create`: images that were built apart become one index of several platforms.
+//!
+//! Documents are read and kept in the store; layers stay in the registries that they are in, until a push to another
+//! one needs them.
+
+mod append;
+mod merge;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use oci::Platform;
+use oci::document::{self, Descriptor, DocumentError, INDEX_DEPTH, Index, Manifest, Root};
+use oci::media_type::{self, ManifestKind};
+use oci::reference::Reference;
+use oci::store::{Lease, Store};
+
+use self::merge::{Entry, Second};
+use super::send::{self, There};
+use super::{places, print};
+use crate::args::IndexCreateArgs;
+use crate::failure::{Class, Failure};
+use crate::images::{Absent, Places, Source, gather};
+use crate::location::Location;
+use crate::options::{Annotation, Place, annotation, usage};
+
+/// What is to be made.
+struct Request {
+    sources: Vec<Location>,
+    names: Vec<Reference>,
+    annotations: Vec<Annotation>,
+    second: Second,
+    /// Where the index that is added to is.
+    base: Option<Location>,
+    push: bool,
+}
+
+/// Makes the index; prints its digest.
+///
+/// # Errors
+/// Usage failures, source failures of images, push failures.
+pub fn create(args: &IndexCreateArgs, root: PathBuf) -> Result<(), Failure> {
+    let request = Request::new(args)?;
+    let targets: Vec<_> = request.names.iter().cloned().map(Location::Registry).collect();
+    let places = places(root, &args.registry, request.sources.iter().chain(&targets))?;
+    let making = request.make(&places);
+    let digest = crate::runtime()?.block_on(super::interruptible(making))?;
+    print(&format!("{digest}\n"))
+}
+
+impl Request {
+    fn new(args: &IndexCreateArgs) -> Result<Self, Failure> {
+        let names: Vec<Reference> =
+            args.tag.iter().map(|name| super::reference(name)).collect::<Result<_, _>>()?;
+        let mut distinct: Vec<Reference> = Vec::new();
+        for name in names.into_iter().map(Reference::with_default_tag) {
+            if !distinct.contains(&name) {
+                distinct.push(name);
+            }
+        }
+        let names = distinct;
+        let nameless = |flag: &str, why: &str| Err(usage(flag, why, "give a name with -t"));
+        if args.push && names.is_empty() {
+            return nameless("--push", "there is no name to push to");
+        }
+        let base = match (args.append, names.first(), args.push) {
+            (false, _, _) => None,
+            (true, None, _) => return nameless("--append", "there is no index to add to"),
+            (true, Some(name), true) => Some(Location::Registry(name.clone())),
+            (true, Some(name), false) => Some(Location::Named(name.to_string())),
+        };
+        Ok(Self {
+            sources: args.images.iter().map(|text| Location::parse(text)).collect::<Result<_, _>>()?,
+            annotations: annotations(&args.annotation)?,
+            second: if args.append { Second::Replace } else { Second::Refuse },
+            push: args.push,
+            names,
+            base,
+        })
+    }
+
+    async fn make(&self, places: &Places) -> Result<String, Failure> {
+        let store = places.store()?;
+        let lease = store.lease()?;
+        let mut given = Vec::new();
+        for location in &self.sources {
+            given.extend(entries(places, location, &lease).await?.0);
+        }
+        let index = match &self.base {
+            Some(Location::Registry(name)) => append::to_registry(self, places, &lease, name, &given).await?,
+            base => {
+                let base = base.as_ref().filter(|_| self.is_named(store));
+                let (mut all, kept) = match base {
+                    Some(base) => entries(places, base, &lease).await?,
+                    None => (Vec::new(), BTreeMap::new()),
+                };
+                all.extend(given);
+                self.index(merge::merge(all, self.second)?, kept)?
+            }
+        };
+        store.layout().put_document(&index)?;
+        store.make_durable()?;
+        let descriptor = index.descriptor(Root::Index(index.clone()).media_type());
+        for name in &self.names {
+            store.layout().tag(name, &descriptor)?;
+        }
+        if self.names.is_empty() {
+            store.layout().list(&descriptor)?;
+        }
+        // The name that was added to has it already; by now somebody else may have added more.
+        let there = matches!(self.base, Some(Location::Registry(_)));
+        let rest = &self.names[usize::from(there)..];
+        if self.push && !rest.is_empty() {
+            let content = send::content(store, &descriptor)?;
+            send::send(store, places.registries(), &content, rest, &There::new()).await?;
+        }
+        Ok(index.digest.to_string())
+    }
+
+    /// Whether the store has something under the name that is added to.
+    fn is_named(&self, store: &Store) -> bool {
+        let name = self.names.first().map(ToString::to_string).unwrap_or_default();
+        store.layout().resolve(&name).is_ok_and(|found| found.is_some())
+    }
+
+    fn index(&self, entries: Vec<Entry>, kept: BTreeMap<String, String>) -> Result<Index, Failure> {
+        let platforms: Vec<Platform> =
+            entries.iter().filter_map(|entry| document::platform_of(&entry.descriptor)).collect();
+        for annotation in &self.annotations {
+            if let Some(platform) = annotation
+                .platform
+                .as_ref()
+                .filter(|platform| !platforms.iter().any(|known| known.normalize() == **platform))
+            {
+                let names: Vec<_> = platforms.iter().map(Platform::full).collect();
+                let flag = format!("--annotation manifest-descriptor[{}]", platform.full());
+                let why = format!("the index has no such platform, only {}", names.join(", "));
+                return Err(usage(&flag, &why, "name one of them"));
+            }
+        }
+        let mut of_index = kept;
+        of_index.extend(annotation::of(&self.annotations, Place::Index, None));
+        let annotated: Vec<Descriptor> =
+            entries.iter().map(|entry| annotated(&entry.descriptor, &self.annotations)).collect();
+        let any = !of_index.is_empty() || annotated.iter().any(|entry| entry.annotations().is_some());
+        Ok(exporter::index(&annotated, &of_index, merge::types(&entries, any))?)
+    }
+}
+
+/// Parses annotations; without a type they are the index's, since manifests stay as they are.
+fn annotations(texts: &[String]) -> Result<Vec<Annotation>, Failure> {
+    let mut all = Vec::new();
+    for text in texts {
+        for annotation in annotation::parse("--annotation", text)? {
+            let refused =
+                |why| Err(usage(&format!("--annotation {text}"), why, "use index or manifest-descriptor"));
+            match annotation.place {
+                None | Some(Place::Index) => all.push(Annotation { place: Some(Place::Index), ..annotation }),
+                Some(Place::ManifestDescriptor) => all.push(annotation),
+                Some(Place::Manifest) => return refused("an index leaves its manifests as they are"),
+                Some(Place::IndexDescriptor) => return refused("nothing lists the index"),
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Adds what is said of an image to its entry; attestations are about images, not for a platform.
+fn annotated(descriptor: &Descriptor, annotations: &[Annotation]) -> Descriptor {
+    let mut descriptor = descriptor.clone();
+    if document::is_attestation(&descriptor) {
+        return descriptor;
+    }
+    let platform = document::platform_of(&descriptor).map(|platform| platform.normalize());
+    let said = annotation::of(annotations, Place::ManifestDescriptor, platform.as_ref());
+    if !said.is_empty() {
+        let mut all = descriptor.annotations().clone().unwrap_or_default();
+        all.extend(said);
+        descriptor.set_annotations(Some(all));
+    }
+    descriptor
+}
+
+/// Opens an image, brings its documents into the store, and returns its entries and the annotations of its index.
+async fn entries(
+    places: &Places,
+    location: &Location,
+    lease: &Lease,
+) -> Result<(Vec<Entry>, BTreeMap<String, String>), Failure> {
+    let mut source = Source::open(places, location, Absent::AskRegistry).await?;
+    gather(places, &mut source, lease).await?;
+    let mut entries = Vec::new();
+    let mut pending = vec![(source.descriptor(), source.root.clone(), 0)];
+    while let Some((descriptor, root, depth)) = pending.pop() {
+        match root {
+            Root::Manifest(manifest) => entries.push(labelled(&source, descriptor, &manifest).await?),
+            Root::Index(_) if depth >= INDEX_DEPTH => {
+                return Err(oci::Error::document(source.shown.clone(), DocumentError::TooDeep).into());
+            }
+            Root::Index(index) => {
+                for child in index.parsed.manifests().iter().rev() {
+                    match media_type::manifest_kind(child.media_type().as_ref()) {
+                        Some(ManifestKind::Manifest | ManifestKind::Index | ManifestKind::Schema1) => {
+                            pending.push((child.clone(), source.document(child).await?, depth + 1));
+                        }
+                        None => {
+                            let why = format!("it lists {:?}", child.media_type().to_string());
+                            return Err(Failure::new(
+                                Class::Source,
+                                &["no index of images", &source.shown, &why],
+                            ));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    let annotations = match &source.root {
+        Root::Index(index) => index.parsed.annotations().clone().unwrap_or_default().into_iter().collect(),
+        Root::Manifest(_) => BTreeMap::new(),
+    };
+    Ok((entries, annotations))
+}
+
+/// An entry with its platform: as the index says it, else as the image's config does.
+async fn labelled(source: &Source, descriptor: Descriptor, manifest: &Manifest) -> Result<Entry, Failure> {
+    let from = source.shown.clone();
+    if document::is_attestation(&descriptor) || document::platform_of(&descriptor).is_some() {
+        return Ok(Entry { descriptor, from });
+    }
+    let config = source.config(manifest).await?.parsed;
+    if config.os.is_empty() || config.architecture.is_empty() {
+        let why = "its config names no operating system or no architecture";
+        return Err(Failure::new(Class::Source, &["image without a platform", &from, why]));
+    }
+    let platform = Platform {
+        os: config.os,
+        architecture: config.architecture,
+        variant: config.variant.unwrap_or_default(),
+        os_version: config.os_version.unwrap_or_default(),
+    };
+    Ok(Entry { descriptor: document::labelled(descriptor, &platform.normalize()), from })
+}

@@ -1,0 +1,49 @@
+//! What an index needs of an image, brought into the store: all documents, configs, and the blobs that are in a layout
+//! or an archive. Layers of a registry stay there; where that is, is noted.
+
+use oci::document::Descriptor;
+use oci::store::{Lease, Leased};
+
+use super::Places;
+use super::contents::Contents;
+use super::pack;
+use super::source::{Blob, Source};
+use super::target::{put_documents, remember, tell_packing, write_blob};
+use crate::failure::Failure;
+
+/// Brings them, under `lease`.
+///
+/// # Errors
+/// Source failures of what cannot be read, resource failures of the store.
+pub async fn gather(places: &Places, source: &mut Source, lease: &Lease) -> Result<(), Failure> {
+    let store = places.store()?.clone();
+    tell_packing(places, source);
+    pack::pack(source, store.layout()).await?;
+    let contents = Contents::of(source).await?;
+    let blobs: Vec<_> = contents.blobs.keys().copied().map(Leased::Blob).collect();
+    lease.add(&blobs)?;
+    let configs = contents.manifests().map(|manifest| manifest.parsed.config());
+    let configs: Vec<&Descriptor> = configs.collect();
+    for (digest, descriptor) in &contents.blobs {
+        if store.layout().size(digest)? == Some(descriptor.size()) {
+            continue;
+        }
+        let is_config = configs.iter().any(|config| config.digest() == descriptor.digest());
+        match source.blob(descriptor)? {
+            Blob::Remote(_) if !is_config => {}
+            Blob::Remote(_) => {
+                let bytes = source.small(descriptor).await?;
+                write_blob(store.layout(), source, digest, descriptor.size(), &bytes[..])?;
+            }
+            Blob::Bytes(bytes) => {
+                write_blob(store.layout(), source, digest, descriptor.size(), &bytes[..])?;
+            }
+            Blob::Kept(extent) | Blob::Foreign(extent) => tokio::task::block_in_place(|| {
+                let reader = extent.open().map_err(|error| source.damaged(digest, &error.to_string()))?;
+                write_blob(store.layout(), source, digest, descriptor.size(), reader)
+            })?,
+        }
+    }
+    put_documents(store.layout(), &contents)?;
+    remember(&store, source, &contents)
+}
