@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests that panics fails the test")]
 
 mod cache;
+mod config;
 mod demo;
 mod dockerfiles;
 mod execution;
