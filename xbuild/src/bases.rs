@@ -232,6 +232,19 @@ pub fn note_places(store: &Store, reference: &Reference, manifest: &Manifest) ->
     Ok(())
 }
 
+/// Notes that a layer is in the repository of `reference`, unless a place is known already.
+///
+/// # Errors
+/// Store failures.
+pub fn note_new_place(store: &Store, reference: &Reference, digest: &Digest) -> Result<(), Failure> {
+    match place(store, digest) {
+        Some(_) => Ok(()),
+        None => {
+            Ok(store.replace(&source_path(store, &place_key(digest)), reference.to_string().as_bytes())?)
+        }
+    }
+}
+
 /// Returns where a layer that is not in the store can be had, where that is known.
 pub fn place(store: &Store, digest: &Digest) -> Option<Reference> {
     std::fs::read_to_string(source_path(store, &place_key(digest))).ok()?.parse().ok()
@@ -259,7 +272,8 @@ fn read_manifest(layout: &Layout, manifest: &Digest) -> Result<StoredImage, Step
     let descriptor = document::descriptor(media_type::OCI_MANIFEST, *manifest, size.ok_or_else(missing)?);
     let raw = layout.read_verified(&descriptor, document::DOCUMENT_LIMIT)?;
     let wrap = |source| oci::Error::document(format!("image {manifest}"), source);
-    let parsed = Manifest::parse(raw, Some(media_type::OCI_MANIFEST)).map_err(wrap)?.digested_by(manifest.algorithm());
+    let parsed =
+        Manifest::parse(raw, Some(media_type::OCI_MANIFEST)).map_err(wrap)?.digested_by(manifest.algorithm());
     let config = layout.read_verified(parsed.parsed.config(), document::DOCUMENT_LIMIT)?;
     let config = document::Config::parse(config, &parsed.parsed).map_err(wrap)?;
     Ok(StoredImage { descriptor, manifest: parsed, config })

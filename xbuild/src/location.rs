@@ -86,12 +86,24 @@ impl Location {
                 })
             }
             Scheme::DockerArchive => {
-                let (path, name) = rest.split_once(':').map_or((rest, None), |(path, name)| (path, Some(name)));
+                let (path, name) =
+                    rest.split_once(':').map_or((rest, None), |(path, name)| (path, Some(name)));
                 if path.is_empty() {
                     return Err(unusable("there is no path"));
                 }
                 Ok(Self::DockerArchive(path.into(), name.map(reference).transpose()?))
             }
+        }
+    }
+}
+
+impl Location {
+    /// Returns the name whose registry the place is in, or would be.
+    pub fn reference(&self) -> Option<Reference> {
+        match self {
+            Self::Named(name) => name.parse().ok(),
+            Self::Registry(reference) => Some(reference.clone()),
+            Self::Layout(..) | Self::OciArchive(..) | Self::DockerArchive(..) => None,
         }
     }
 }
@@ -149,7 +161,15 @@ mod tests {
 
     #[test]
     fn unusable_places_are_refused() {
-        for text in ["docker://", "docker://A/b", "oci-layout://", "oci-layout://d:", "oci-layout://d@sha256:1", "docker-archive:", "docker-archive:a.tar:B@"] {
+        for text in [
+            "docker://",
+            "docker://A/b",
+            "oci-layout://",
+            "oci-layout://d:",
+            "oci-layout://d@sha256:1",
+            "docker-archive:",
+            "docker-archive:a.tar:B@",
+        ] {
             check(text, None);
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use executor::context::ignore_file::{self, IgnoreFile};
@@ -19,6 +19,7 @@ use crate::bases::Bases;
 use crate::failure::{self, Class, Failure};
 use crate::fetch::Fetcher;
 use crate::image::StoredImage;
+use crate::location::Location;
 use crate::options::NamedContext;
 use crate::worker::now;
 
@@ -38,8 +39,8 @@ pub struct ContextDirectory {
 pub struct Answers {
     /// Contexts that are directories, the main one under the empty name.
     pub directories: BTreeMap<String, ContextDirectory>,
-    /// Contexts that are images in OCI layout directories.
-    pub layouts: BTreeMap<String, (PathBuf, Option<String>)>,
+    /// Contexts that are images in layouts and archives.
+    pub layouts: Layouts,
     /// Images.
     pub bases: Arc<Bases>,
     /// URLs and git repositories.
@@ -114,7 +115,7 @@ impl Answers {
             match need {
                 Need::Image(need) => images.push(self.image(need, asked)),
                 Need::Layout(need) => {
-                    let image = self.layout(need)?;
+                    let image = self.layout(need).await?;
                     known.layouts.insert(need.clone(), image);
                 }
                 Need::Selection(need) => selections.push(need),
@@ -172,11 +173,10 @@ impl Answers {
         Ok((need.clone(), known))
     }
 
-    fn layout(&self, need: &LayoutNeed) -> Result<KnownImage, Failure> {
-        let (path, version) =
-            self.layouts.get(&need.context).ok_or_else(|| missing_context(&need.context))?;
-        let image = self.bases.import(path, version.as_deref(), &need.platform)?;
-        Ok(known(format!("oci-layout://{}", path.display()), &image))
+    async fn layout(&self, need: &LayoutNeed) -> Result<KnownImage, Failure> {
+        let location = self.layouts.get(&need.context).ok_or_else(|| missing_context(&need.context))?;
+        let (image, name) = self.bases.import(location, &need.platform).await?;
+        Ok(known(name, &image))
     }
 
     fn select(&self, need: &SelectionNeed) -> Result<Result<Arc<Selection>, SelectionError>, Failure> {
@@ -201,18 +201,18 @@ fn missing_context(name: &str) -> Failure {
     )
 }
 
-/// OCI layout directories with a tag or digest, by the names of their contexts.
-pub type Layouts = BTreeMap<String, (PathBuf, Option<String>)>;
+/// Images in layouts and archives, by the names of their contexts.
+pub type Layouts = BTreeMap<String, Location>;
 
-/// Returns what named contexts are to lowering, and those that are OCI layouts.
+/// Returns what named contexts are to lowering, and those that are layouts and archives.
 pub fn named(contexts: &[(String, NamedContext)]) -> (BTreeMap<String, frontend::lower::Context>, Layouts) {
     let (mut kinds, mut layouts) = (BTreeMap::new(), BTreeMap::new());
     for (name, context) in contexts {
         let kind = match context {
             NamedContext::Directory(_) | NamedContext::Fetched(_) => frontend::lower::Context::Files,
             NamedContext::Image(reference) => frontend::lower::Context::Image(reference.clone()),
-            NamedContext::OciLayout(path, version) => {
-                layouts.insert(name.clone(), (path.clone(), version.clone()));
+            NamedContext::Layout(location) => {
+                layouts.insert(name.clone(), location.clone());
                 frontend::lower::Context::OciLayout
             }
         };

@@ -3,11 +3,13 @@
 use clap::Args;
 
 use super::RegistryArgs;
+use super::transfer::PLACES;
 
 /// Options of `xbuild run`.
 #[derive(Debug, Args)]
+#[command(after_help = PLACES)]
 pub struct RunArgs {
-    /// Image of the store
+    /// Image of the store, or another place of it
     pub image: String,
     /// Command instead of the image's
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -46,20 +48,54 @@ pub struct ImagesArgs {
     pub quiet: bool,
 }
 
-/// An image.
+/// Options of `xbuild history`.
 #[derive(Debug, Args)]
-pub struct ImageArg {
-    /// Name or digest of an image of the store
+#[command(after_help = PLACES)]
+pub struct HistoryArgs {
+    /// Name or digest of an image of the store, or another place of it
     pub image: String,
+    /// Platform
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Option<String>,
+    /// How registries are reached
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+}
+
+/// Options of `xbuild inspect`.
+#[derive(Debug, Args)]
+#[command(after_help = PLACES)]
+pub struct InspectArgs {
+    /// Name or digest of an image of the store, or another place of it
+    pub image: String,
+    /// Ask the registry, whatever the store has
+    #[arg(long)]
+    pub remote: bool,
+    /// Print the manifest or index as it is (with --config: the config)
+    #[arg(long)]
+    pub raw: bool,
+    /// Print the config only
+    #[arg(long)]
+    pub config: bool,
+    /// Platform whose manifest and config are meant
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Option<String>,
+    /// How registries are reached
+    #[command(flatten)]
+    pub registry: RegistryArgs,
 }
 
 /// Options of `xbuild tag`.
 #[derive(Debug, Args)]
+#[command(after_help = PLACES)]
 pub struct TagArgs {
-    /// Name or digest of an image of the store
+    /// Name or digest of an image of the store, or another place of it
     pub image: String,
     /// The further name
     pub name: String,
+    /// How registries are reached
+    #[command(flatten)]
+    pub registry: RegistryArgs,
 }
 
 /// Options of `xbuild rmi`.
@@ -72,9 +108,13 @@ pub struct RmiArgs {
 
 /// Options of `xbuild save`.
 #[derive(Debug, Args)]
+#[command(after_help = PLACES)]
 pub struct SaveArgs {
-    /// Name or digest of an image of the store
+    /// Name or digest of an image of the store, or another place of it
     pub image: String,
+    /// One platform instead of all that the output can hold
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Option<String>,
     /// type=oci|docker|tar|local,dest=PATH
     #[arg(short, long, value_name = "SPEC")]
     pub output: String,

@@ -1,24 +1,36 @@
 //! `xbuild tag` and `xbuild rmi`: names of images.
 
+use std::path::PathBuf;
+
 use oci::layout::Layout;
-use oci::reference::Reference;
 
 use super::print;
 use crate::args::{RmiArgs, TagArgs};
-use crate::failure::{Class, Failure};
+use crate::failure::Failure;
 use crate::image;
+use crate::images::{self, Absent, Source};
+use crate::location::Location;
 
-/// Gives an image a further name.
+/// Gives an image a further name; one of another place comes into the store for it.
 ///
 /// # Errors
-/// Where the image is not in the store or the name is none.
-pub fn tag(layout: &Layout, args: &TagArgs) -> Result<(), Failure> {
-    let reference: Reference = args
-        .name
-        .parse()
-        .map_err(|error| Failure::new(Class::Usage, &["unusable name", &args.name, &format!("{error}")]))?;
-    let descriptor = image::find(layout, &args.image)?;
-    Ok(layout.tag(&reference, &descriptor)?)
+/// Where there is no such image or the name is none.
+pub fn tag(args: &TagArgs, root: PathBuf) -> Result<(), Failure> {
+    let name = super::reference(&args.name)?;
+    match Location::parse(&args.image)? {
+        Location::Named(image) => {
+            let store = crate::open(Some(root))?;
+            Ok(store.layout().tag(&name, &image::find(store.layout(), &image)?)?)
+        }
+        location => {
+            let places = super::places(root, &args.registry, [&location])?;
+            let copying = async {
+                let mut source = Source::open(&places, &location, Absent::Refuse).await?;
+                images::into_store(&places, &mut source, &[name]).await.map(drop)
+            };
+            crate::runtime()?.block_on(super::interruptible(copying))
+        }
+    }
 }
 
 /// Takes names away. Layers that no name needs any more stay as cache.

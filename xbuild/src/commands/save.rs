@@ -10,10 +10,12 @@ use oci::{Platform, Store};
 
 use crate::args::SaveArgs;
 use crate::bases::{Bases, Pull};
-use crate::commands::transfer;
+use crate::commands::Platforms;
 use crate::failure::{Class, Failure};
 use crate::image::{self, StoredImage};
-use crate::options::{Output, OutputKind, RegistryOptions, output, variable};
+use crate::images::{self, Absent, Places, Source};
+use crate::location::{Location, Version};
+use crate::options::{Output, OutputKind, RegistryOptions, output, usage, variable};
 use crate::worker::build::Build;
 use crate::worker::error::StepError;
 use crate::worker::layer::{Layers, Stack};
@@ -29,39 +31,65 @@ pub struct RootFs<'a> {
     pub stack: &'a Stack,
 }
 
-/// Writes an image of the store to an archive or a directory.
+/// Writes an image to an archive or a directory.
 ///
 /// # Errors
-/// Where the image is not in the store or the output cannot be written.
+/// Where there is no such image or the output cannot be written.
 pub fn run(args: &SaveArgs, root: &Path) -> Result<(), Failure> {
     let output = output::parse("-o", &args.output)?;
-    // Mounting the image's tree must not be seen by the host, so the namespace is left before threads start.
-    let _spawner = match output.kind {
-        OutputKind::Tar | OutputKind::Local => Some(crate::spawner()?),
-        OutputKind::OciArchive | OutputKind::OciDirectory | OutputKind::Docker => None,
+    if let Some(annotation) = output.annotations.first() {
+        let why = "an image that is there cannot be annotated without becoming another";
+        return Err(usage(&format!("annotation {}", annotation.key), why, "annotate it when it is built"));
+    }
+    let location = Location::parse(&args.image)?;
+    let (dest, version) = (output.dest.clone(), Version::default());
+    let target = match output.kind {
+        OutputKind::OciArchive => Location::OciArchive(dest, version),
+        OutputKind::OciDirectory => Location::Layout(dest, version),
+        OutputKind::Docker => Location::DockerArchive(dest, None),
+        OutputKind::Tar | OutputKind::Local => return tree(args, root, &location, &output),
     };
-    let store = Arc::new(Store::open(root)?);
-    store.sweep()?;
-    let found = image::load(store.layout(), &args.image, &Platform::host())?;
-    let options = RegistryOptions::new(&args.registry)?.for_images(args.image.parse().ok().as_ref())?;
+    let platforms = Platforms::parse(args.platform.as_deref(), Platforms::All)?;
+    let places = super::places(root.to_owned(), &args.registry, [&location])?;
+    let saving = async {
+        let mut source = Source::open(&places, &location, Absent::Refuse).await?;
+        platforms.apply(&mut source).await?;
+        images::write(&places, source, &target).await.map(drop)
+    };
+    crate::runtime()?.block_on(super::interruptible(saving))
+}
+
+/// Writes the root file system of an image.
+fn tree(args: &SaveArgs, root: &Path, location: &Location, output: &Output) -> Result<(), Failure> {
+    let platform = match Platforms::parse(args.platform.as_deref(), Platforms::Host)? {
+        Platforms::One(platform) => platform,
+        Platforms::Host => Platform::host(),
+        Platforms::All => {
+            return Err(usage("--platform all", "a root file system is one platform's", "name it"));
+        }
+    };
+    // Mounting the image's tree must not be seen by the host, so the namespace is left before threads start.
+    let _spawner = crate::spawner()?;
+    let store = Arc::new(crate::open(Some(root.to_owned()))?);
+    let options = RegistryOptions::new(&args.registry)?.for_images(location.reference().as_ref())?;
     let registries = Arc::new(Registries::new(options, |note| super::tell(&note)));
     let bases = Bases::new(Arc::clone(&store), Arc::clone(&registries), Pull::Missing);
     let build = Arc::new(Build::new(Arc::clone(&store)));
-    let layers = Layers::new(Arc::clone(&store), Arc::clone(&build), registries);
-    let names: Vec<Reference> = args.image.parse().ok().into_iter().collect();
-    let place = names.first().cloned().unwrap_or(Reference {
-        registry: "localhost".to_owned(),
-        repository: "unnamed".to_owned(),
-        tag: None,
-        digest: None,
-    });
-    crate::runtime()?.block_on(async {
-        transfer::complete(&bases, &layers, &found, &place).await?;
+    let layers = Layers::new(Arc::clone(&store), Arc::clone(&build), Arc::clone(&registries));
+    let writing = async {
+        let found = match location {
+            Location::Named(name) => image::load(store.layout(), name, &platform)?,
+            place => {
+                let places = Places::of_store(Arc::clone(&store), registries);
+                images::import(&places, place, &platform).await?.0
+            }
+        };
         let stack =
             bases.stack(&found.manifest.digest, &args.image).map_err(|error| Failure::from(&error))?;
         let root = RootFs { layers: &layers, build: &build, stack: &stack };
-        write(&store, &found, &names, &root, &output).await
-    })
+        write(&store, &found, &[], &root, output).await
+    };
+    crate::runtime()?.block_on(super::interruptible(writing))
 }
 
 /// Writes one output of an image whose blobs are all in the store.
@@ -120,7 +148,11 @@ pub async fn mount(root: &RootFs<'_>) -> Result<executor::sandbox::MountedView, 
 /// # Errors
 /// An IO error of the exporter.
 pub fn duplicate(file: &File, dest: &Path) -> exporter::Result<File> {
-    file.try_clone().map_err(|source| exporter::Error::Io { action: "duplicate", path: dest.to_owned(), source })
+    file.try_clone().map_err(|source| exporter::Error::Io {
+        action: "duplicate",
+        path: dest.to_owned(),
+        source,
+    })
 }
 
 /// Writes a file, or standard output where `dest` is `-`.

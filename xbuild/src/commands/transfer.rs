@@ -1,9 +1,7 @@
 //! `xbuild pull` and `xbuild push`: images between the store, registries and whatever else holds one.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use oci::Platform;
 use oci::document::Root;
 use oci::reference::Reference;
 
@@ -63,11 +61,17 @@ pub fn push(args: &PushArgs, root: PathBuf) -> Result<(), Failure> {
                 let name = name.map_or_else(|| reference(image), Ok)?;
                 stored(&places, image, name).await
             }
-            Location::Registry(_) | Location::Layout(..) | Location::OciArchive(..) | Location::DockerArchive(..) => {
+            Location::Registry(_)
+            | Location::Layout(..)
+            | Location::OciArchive(..)
+            | Location::DockerArchive(..) => {
                 let source = Source::open(&places, &location, Absent::Refuse).await?;
                 let name = name.or_else(|| source.names.first().cloned()).ok_or_else(|| {
                     let why = "the image has no name there";
-                    Failure::new(Class::Usage, &["no name to push to", &args.image, why, "write `xbuild push IMAGE NAME`"])
+                    Failure::new(
+                        Class::Usage,
+                        &["no name to push to", &args.image, why, "write `xbuild push IMAGE NAME`"],
+                    )
                 })?;
                 let written = images::write(&places, source, &Location::Registry(name)).await?;
                 print(&format!("{}\n", written.digest))

@@ -50,7 +50,7 @@ impl Inputs {
         for (name, context) in &options.contexts {
             match context {
                 NamedContext::Directory(path) => named.insert(name.clone(), user(path)),
-                NamedContext::Image(_) | NamedContext::OciLayout(..) => None,
+                NamedContext::Image(_) | NamedContext::Layout(_) => None,
                 NamedContext::Fetched(_) => return None,
             };
         }
@@ -72,7 +72,7 @@ impl Inputs {
             let argument = match context {
                 NamedContext::Directory(path) => &Argument::Directory(path.clone()),
                 NamedContext::Fetched(argument) => argument,
-                NamedContext::Image(_) | NamedContext::OciLayout(..) => continue,
+                NamedContext::Image(_) | NamedContext::Layout(_) => continue,
             };
             let (input, file) = directory(fetcher, name, argument, &mut times).await?;
             if let Some(file) = file {

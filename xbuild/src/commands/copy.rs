@@ -1,0 +1,32 @@
+//! `xbuild copy`: an image from one place to another, whole and as it is.
+
+use std::path::PathBuf;
+
+use super::{Platforms, places, print, tell};
+use crate::args::CopyArgs;
+use crate::failure::Failure;
+use crate::images::{self, Absent, Source};
+use crate::location::Location;
+
+/// Copies; prints the digest that the target knows the image by.
+///
+/// # Errors
+/// Source failures of the one place, push, resource and usage failures of the other.
+pub fn run(args: &CopyArgs, root: PathBuf) -> Result<(), Failure> {
+    let (source, target) = (Location::parse(&args.source)?, Location::parse(&args.target)?);
+    let platforms = Platforms::parse(args.platform.as_deref(), Platforms::All)?;
+    let places = places(root, &args.registry, [&source, &target])?;
+    let copying = async {
+        let mut source = Source::open(&places, &source, Absent::AskRegistry).await?;
+        platforms.apply(&mut source).await?;
+        images::write(&places, source, &target).await
+    };
+    let written = crate::runtime()?.block_on(super::interruptible(copying))?;
+    match (&target, written.names.is_empty()) {
+        (Location::Named(_) | Location::Registry(_), _) | (_, true) => {
+            tell(&format!("wrote {}", images::shown(&target)))
+        }
+        (_, false) => tell(&format!("wrote {} as {}", images::shown(&target), written.names.join(", "))),
+    }
+    print(&format!("{}\n", written.digest))
+}

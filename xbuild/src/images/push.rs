@@ -1,0 +1,64 @@
+//! An image into a repository of a registry: blobs stay where they are until the registry has no other way to them.
+
+use oci::document;
+use oci::reference::Reference;
+use oci::registry::{PushBlob, PushDocument, PushImage, Pushed, plan_push};
+
+use super::Places;
+use super::contents::Contents;
+use super::source::Source;
+use super::target::Written;
+use crate::failure::{Class, Failure};
+
+/// Describes an image for a push under `tags`.
+///
+/// # Errors
+/// Where a blob is nowhere to be had.
+pub fn described(source: &Source, contents: &Contents, tags: &[String]) -> Result<PushImage, Failure> {
+    let mut image = PushImage::default();
+    for (digest, descriptor) in &contents.blobs {
+        image.blobs.push(PushBlob {
+            digest: *digest,
+            size: descriptor.size(),
+            media_type: descriptor.media_type().to_string(),
+            source: source.blob(descriptor)?.into_source(),
+            found_in: source.found_in(digest),
+        });
+    }
+    let root = document::digest_of(&contents.root).map_err(oci::Error::from)?;
+    for known in &contents.documents {
+        image.documents.push(PushDocument {
+            raw: known.raw().clone(),
+            digest: known.digest(),
+            media_type: known.media_type().to_owned(),
+            tags: if known.digest() == root { tags.to_vec() } else { Vec::new() },
+        });
+    }
+    Ok(image)
+}
+
+/// Sends all of `source` to the repository of `names`, under the tag of each.
+///
+/// # Errors
+/// Push failures, and source failures of what cannot be read.
+pub async fn push(places: &Places, source: &Source, names: &[Reference]) -> Result<Pushed, Failure> {
+    let contents = Contents::of(source).await?;
+    let tags: Vec<String> = names.iter().filter_map(|name| name.tag.clone()).collect();
+    let image = described(source, &contents, &tags)?;
+    let plan = plan_push(&names[0], &image);
+    Ok(places.client()?.push(&plan).await?)
+}
+
+/// Copies all of `source` to `name`; a name with a digest and no tag gets none.
+pub(super) async fn copy(places: &Places, source: &Source, name: &Reference) -> Result<Written, Failure> {
+    if let Some(digest) = name.digest.filter(|digest| *digest != source.root.digest()) {
+        let why = format!("the image is {}, not {digest}", source.root.digest());
+        return Err(Failure::new(
+            Class::Usage,
+            &["unusable target", &name.to_string(), &why, "leave the digest out"],
+        ));
+    }
+    let name = name.clone().with_default_tag();
+    let pushed = push(places, source, std::slice::from_ref(&name)).await?;
+    Ok(Written { digest: pushed.digest, names: vec![format!("docker://{name}")] })
+}

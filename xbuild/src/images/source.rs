@@ -1,0 +1,573 @@
+//! An opened image: its root document, every document below by digest, and where the bytes of its blobs are.
+//!
+//! Opening reads documents only; no layer is downloaded, packed or hashed for it (but for compressed layers of old
+//! Docker archives, whose digest stands nowhere).
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use oci::document::{self, Config, DOCUMENT_LIMIT, Descriptor, DocumentError, INDEX_DEPTH, Manifest, Root};
+use oci::layout::{CONTAINERD_NAME, Layout, REF_NAME, VerifiedReader};
+use oci::reference::Reference;
+use oci::registry::{BlobSource, Client};
+use oci::store::Store;
+use oci::{Digest, Platform, media_type};
+
+use super::archive::{Archive, Extent};
+use super::contents::Contents;
+use super::{Places, docker};
+use crate::bases;
+use crate::failure::{Class, Failure, chain};
+use crate::image;
+use crate::location::{Location, Version};
+use crate::worker::registries::Registries;
+
+/// What a name means that the store does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absent {
+    /// A mistake.
+    Refuse,
+    /// The image of that name in its registry.
+    AskRegistry,
+}
+
+/// An image in its place.
+pub struct Source {
+    /// The place, as messages name it.
+    pub shown: String,
+    /// The names that the image has there.
+    pub names: Vec<Reference>,
+    /// What the name stands for: a manifest or an index.
+    pub root: Root,
+    /// Where the rest is.
+    pub(super) place: Place,
+    registries: Arc<Registries>,
+}
+
+/// Where documents and blobs are.
+pub(super) enum Place {
+    /// The store; what it lacks, where it is noted to be.
+    Store(Arc<Store>),
+    /// A layout directory that others may have written.
+    Layout(Layout),
+    /// An archive.
+    Files(Files),
+    /// A repository.
+    Registry(Reference),
+}
+
+/// Documents and blobs of an archive.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    /// Documents that are in no file.
+    pub(super) documents: BTreeMap<Digest, Bytes>,
+    /// Where the others are.
+    pub(super) blobs: BTreeMap<Digest, Extent>,
+}
+
+/// Where the bytes of one blob are.
+#[derive(Debug)]
+pub(super) enum Blob {
+    /// In memory.
+    Bytes(Bytes),
+    /// In a file of the store.
+    Kept(Extent),
+    /// In a file that others may have written.
+    Foreign(Extent),
+    /// In a repository.
+    Remote(Reference),
+}
+
+impl Files {
+    /// Reads the manifest or index that `descriptor` stands for, verified; `None` where it is not there.
+    pub(super) fn document(&self, descriptor: &Descriptor) -> Result<Option<Root>, Failure> {
+        let Some(raw) = self.bytes(descriptor)? else { return Ok(None) };
+        let digest = document::digest_of(descriptor).map_err(oci::Error::from)?;
+        let root = Root::parse(raw, Some(descriptor.media_type().as_ref()));
+        let root = root.map_err(|source| oci::Error::document(format!("read {digest}"), source))?;
+        Ok(Some(root.digested_by(digest.algorithm())))
+    }
+
+    /// Reads a small blob, verified; `None` where it is not there.
+    fn bytes(&self, descriptor: &Descriptor) -> Result<Option<Bytes>, Failure> {
+        let (digest, size) = (document::digest_of(descriptor).map_err(oci::Error::from)?, descriptor.size());
+        if let Some(bytes) = self.documents.get(&digest) {
+            return Ok(Some(bytes.clone()));
+        }
+        let Some(extent) = self.blobs.get(&digest) else { return Ok(None) };
+        if size > DOCUMENT_LIMIT {
+            return Err(oci::Error::BlobTooLarge { digest, size, limit: DOCUMENT_LIMIT }.into());
+        }
+        let mut bytes = Vec::new();
+        let read = extent
+            .open()
+            .and_then(|reader| VerifiedReader::new(reader, digest, size).read_to_end(&mut bytes));
+        read.map_err(|error| damaged(&extent.path.display().to_string(), &digest, &error.to_string()))?;
+        Ok(Some(bytes.into()))
+    }
+}
+
+impl Source {
+    /// Opens the image at `location`.
+    ///
+    /// # Errors
+    /// A source failure where there is no such image or its documents cannot be had, refusals of hostile ones.
+    pub async fn open(places: &Places, location: &Location, absent: Absent) -> Result<Self, Failure> {
+        match location {
+            Location::Named(name) => Self::named(places, name, absent).await,
+            Location::Registry(reference) => Self::registry(places, reference).await,
+            Location::Layout(path, version) => Self::layout(places, path, version),
+            Location::OciArchive(path, version) => {
+                let archive = Archive::open(places, path)?;
+                let shown = format!("oci-archive:{}", archive.shown());
+                let entries = archive_entries(&archive)?;
+                let chosen = choose(&entries, version, &shown)?;
+                Self::of_archive(places, &archive, shown, chosen, version)
+            }
+            Location::DockerArchive(path, name) => {
+                let archive = Archive::open(places, path)?;
+                let images = docker::images(&archive)?;
+                let image = docker::choose(&archive, &images, name.as_ref())?;
+                Self::of_docker(
+                    places,
+                    &archive,
+                    image,
+                    name.clone().map(|name| vec![name.with_default_tag()]),
+                )
+            }
+        }
+    }
+
+    async fn named(places: &Places, name: &str, absent: Absent) -> Result<Self, Failure> {
+        let store = places.store()?;
+        let layout = store.layout();
+        match image::find(layout, name) {
+            Ok(descriptor) => {
+                let tagged = layout.resolve(name)?.and_then(|_| name.parse::<Reference>().ok());
+                Ok(Self {
+                    shown: name.to_owned(),
+                    names: tagged.into_iter().map(Reference::with_default_tag).collect(),
+                    root: layout.read_root(&descriptor)?,
+                    place: Place::Store(Arc::clone(store)),
+                    registries: Arc::clone(&places.registries),
+                })
+            }
+            Err(failure) => match (absent, name.parse()) {
+                (Absent::AskRegistry, Ok(reference)) if failure.class == Class::Source => {
+                    Self::registry(places, &reference).await
+                }
+                (Absent::AskRegistry | Absent::Refuse, _) => Err(failure),
+            },
+        }
+    }
+
+    async fn registry(places: &Places, reference: &Reference) -> Result<Self, Failure> {
+        let root = places.client()?.root(reference).await?;
+        let named = reference.tag.is_some() || reference.digest.is_none();
+        let name = Reference { digest: None, ..reference.clone() }.with_default_tag();
+        Ok(Self {
+            shown: format!("docker://{reference}"),
+            names: if named { vec![name] } else { Vec::new() },
+            root,
+            place: Place::Registry(reference.clone()),
+            registries: Arc::clone(&places.registries),
+        })
+    }
+
+    fn layout(places: &Places, path: &Path, version: &Version) -> Result<Self, Failure> {
+        let shown = format!("oci-layout://{}", path.display());
+        let layout = Layout::open(path).map_err(foreign)?;
+        let entries: Vec<_> =
+            layout.names().map_err(foreign)?.into_iter().map(|named| named.descriptor).collect();
+        let chosen = match choose(&entries, version, &shown) {
+            Ok(chosen) => chosen,
+            // An image that is in the layout without being listed.
+            Err(failure) => match version.digest.filter(|_| version.tag.is_none()) {
+                Some(digest) => match layout.size(&digest).map_err(foreign)? {
+                    Some(size) => unlisted(&layout, digest, size)?,
+                    None => return Err(failure),
+                },
+                None => return Err(failure),
+            },
+        };
+        let root = layout.read_root(&chosen).map_err(foreign)?;
+        let registries = Arc::clone(&places.registries);
+        Ok(Self {
+            names: names(&entries, &chosen, version),
+            shown,
+            root,
+            place: Place::Layout(layout),
+            registries,
+        })
+    }
+
+    fn of_archive(
+        places: &Places,
+        archive: &Archive,
+        shown: String,
+        chosen: Descriptor,
+        version: &Version,
+    ) -> Result<Self, Failure> {
+        let files = Files { documents: BTreeMap::new(), blobs: archive.blobs() };
+        let root = files.document(&chosen)?.ok_or_else(|| missing(&shown, chosen.digest().as_ref()))?;
+        let names = names(&archive_entries(archive)?, &chosen, version);
+        let registries = Arc::clone(&places.registries);
+        Ok(Self { shown, names, root, place: Place::Files(files), registries })
+    }
+
+    fn of_docker(
+        places: &Places,
+        archive: &Archive,
+        image: &docker::DockerImage,
+        names: Option<Vec<Reference>>,
+    ) -> Result<Self, Failure> {
+        let (root, files) = docker::open(archive, image)?;
+        let shown = format!("docker-archive:{}", archive.shown());
+        let (registries, names) = (Arc::clone(&places.registries), names.unwrap_or_else(|| image.names()));
+        Ok(Self { shown, names, root, place: Place::Files(files), registries })
+    }
+
+    /// Returns the registry client.
+    pub(super) fn client(&self) -> Result<&Client, Failure> {
+        self.registries.client()
+    }
+
+    /// Returns the descriptor of the root, as another place would name it.
+    pub fn descriptor(&self) -> Descriptor {
+        document::descriptor(self.root.media_type(), self.root.digest(), self.root.raw().len() as u64)
+    }
+
+    /// Reads the manifest or index that `descriptor` stands for.
+    ///
+    /// # Errors
+    /// A source failure where it is missing, damaged or none.
+    pub async fn document(&self, descriptor: &Descriptor) -> Result<Root, Failure> {
+        match &self.place {
+            Place::Store(store) => Ok(store.layout().read_root(descriptor)?),
+            Place::Layout(layout) => layout.read_root(descriptor).map_err(foreign),
+            Place::Files(files) => {
+                files.document(descriptor)?.ok_or_else(|| missing(&self.shown, descriptor.digest().as_ref()))
+            }
+            Place::Registry(reference) => {
+                let digest = document::digest_of(descriptor).map_err(oci::Error::from)?;
+                Ok(self.client()?.root(&reference.with_digest(digest)).await?)
+            }
+        }
+    }
+
+    /// Reads the config of `manifest`, which must be a container image's.
+    ///
+    /// # Errors
+    /// As [`Self::document`].
+    pub async fn config(&self, manifest: &Manifest) -> Result<Config, Failure> {
+        let failed = |source| {
+            Failure::from(oci::Error::document(
+                format!("image {} in {}", manifest.digest, self.shown),
+                source,
+            ))
+        };
+        manifest.require_image().map_err(failed)?;
+        let raw = self.small(manifest.parsed.config()).await?;
+        Config::parse(raw, &manifest.parsed).map_err(failed)
+    }
+
+    /// Reads a small blob.
+    pub(super) async fn small(&self, descriptor: &Descriptor) -> Result<Bytes, Failure> {
+        match &self.place {
+            Place::Store(store) => Ok(store.layout().read_verified(descriptor, DOCUMENT_LIMIT)?),
+            Place::Layout(layout) => layout.read_verified(descriptor, DOCUMENT_LIMIT).map_err(foreign),
+            Place::Files(files) => {
+                files.bytes(descriptor)?.ok_or_else(|| missing(&self.shown, descriptor.digest().as_ref()))
+            }
+            Place::Registry(reference) => {
+                Ok(self.client()?.blob_bytes(reference, descriptor, DOCUMENT_LIMIT).await?)
+            }
+        }
+    }
+
+    /// Finds the manifest for `platform`: in an index the one that fits best; a root that is a manifest is it.
+    ///
+    /// # Errors
+    /// A source failure that lists the platforms there are.
+    pub async fn select(&self, platform: &Platform) -> Result<Manifest, Failure> {
+        let mut root = self.root.clone();
+        for _ in 0..=INDEX_DEPTH {
+            match root {
+                Root::Manifest(manifest) => return Ok(manifest),
+                Root::Index(index) => {
+                    let chosen = document::select(&index.parsed, platform)
+                        .map_err(|source| oci::Error::document(self.shown.clone(), source))?;
+                    root = self.document(chosen).await?;
+                }
+            }
+        }
+        Err(oci::Error::document(self.shown.clone(), DocumentError::TooDeep).into())
+    }
+
+    /// Makes the image of one platform the whole of the source.
+    ///
+    /// # Errors
+    /// As [`Self::select`]; also where the image is of another platform and there is no choice.
+    pub async fn narrow(&mut self, platform: &Platform) -> Result<(), Failure> {
+        let is_index = matches!(self.root, Root::Index(_));
+        let manifest = self.select(platform).await?;
+        if !is_index {
+            let config = self.config(&manifest).await?.parsed;
+            let variant = config.variant.clone().unwrap_or_default();
+            let (os, architecture) = (config.os, config.architecture);
+            let found = Platform { os, architecture, variant, os_version: String::new() };
+            if !platform.accepts(&found) {
+                let available = found.to_string();
+                let error = DocumentError::NoPlatform { wanted: Box::new(platform.clone()), available };
+                return Err(oci::Error::document(self.shown.clone(), error).into());
+            }
+        }
+        self.root = Root::Manifest(manifest);
+        Ok(())
+    }
+
+    /// Makes the image that fits `platform` best the whole of the source; where there is no choice, the one there is.
+    ///
+    /// # Errors
+    /// As [`Self::select`].
+    pub async fn prefer(&mut self, platform: &Platform) -> Result<(), Failure> {
+        self.root = Root::Manifest(self.select(platform).await?);
+        Ok(())
+    }
+
+    /// Looks whether all documents and blobs can be had, without reading blobs.
+    ///
+    /// # Errors
+    /// A source failure that names the first that cannot.
+    pub async fn check_complete(&self) -> Result<(), Failure> {
+        let contents = Contents::of(self).await?;
+        contents.blobs.values().try_for_each(|blob| self.blob(blob).map(drop))
+    }
+
+    /// Returns all names of the image in the store; `None` for other places.
+    ///
+    /// # Errors
+    /// Store failures.
+    pub fn names_in_store(&self) -> Result<Option<Vec<String>>, Failure> {
+        let Place::Store(store) = &self.place else { return Ok(None) };
+        let digest = self.root.digest().to_string();
+        let named = store.layout().names()?.into_iter();
+        let named =
+            named.filter(|named| named.descriptor.digest().as_ref() == digest && !named.name.is_empty());
+        Ok(Some(named.map(|named| named.name).collect()))
+    }
+
+    /// Says where the bytes of a blob are.
+    pub(super) fn blob(&self, descriptor: &Descriptor) -> Result<Blob, Failure> {
+        let digest = document::digest_of(descriptor).map_err(oci::Error::from)?;
+        let absent = || missing(&self.shown, &digest.to_string());
+        let whole = |path| Extent { path, offset: 0, size: descriptor.size() };
+        match &self.place {
+            Place::Store(store) if store.layout().has(&digest)? => {
+                Ok(Blob::Kept(whole(store.layout().blob_path(&digest))))
+            }
+            Place::Store(store) => Ok(Blob::Remote(bases::place(store, &digest).ok_or_else(absent)?)),
+            Place::Layout(layout) => {
+                // Opened once for what it refuses: links, pipes, a wrong size.
+                layout.open_verified(descriptor).map_err(foreign)?;
+                Ok(Blob::Foreign(whole(layout.blob_path(&digest))))
+            }
+            Place::Files(files) => match (files.documents.get(&digest), files.blobs.get(&digest)) {
+                (Some(bytes), _) => Ok(Blob::Bytes(bytes.clone())),
+                (None, Some(extent)) if extent.size == descriptor.size() => Ok(Blob::Foreign(extent.clone())),
+                (None, Some(extent)) => {
+                    let why =
+                        format!("it has {} bytes, its descriptor says {}", extent.size, descriptor.size());
+                    Err(damaged(&self.shown, &digest, &why))
+                }
+                (None, None) => Err(absent()),
+            },
+            Place::Registry(reference) => Ok(Blob::Remote(reference.clone())),
+        }
+    }
+
+    /// Returns repositories that are known to hold a blob.
+    pub(super) fn found_in(&self, digest: &Digest) -> Vec<Reference> {
+        match &self.place {
+            Place::Store(store) => bases::place(store, digest).into_iter().collect(),
+            Place::Layout(_) | Place::Files(_) | Place::Registry(_) => Vec::new(),
+        }
+    }
+
+    /// Makes the failure of a blob that is not what its digest says.
+    pub(super) fn damaged(&self, digest: &Digest, why: &str) -> Failure {
+        damaged(&self.shown, digest, why)
+    }
+}
+
+impl Blob {
+    /// Returns the blob as a push takes it. What others wrote is verified while it is sent.
+    pub(super) fn into_source(self) -> BlobSource {
+        match self {
+            Self::Bytes(bytes) => BlobSource::Bytes(bytes),
+            Self::Kept(extent) => BlobSource::File(extent.path),
+            Self::Foreign(extent) => BlobSource::Part { path: extent.path, offset: extent.offset },
+            Self::Remote(reference) => BlobSource::Remote(reference),
+        }
+    }
+}
+
+/// Opens every image of an archive, whichever of the forms it has.
+///
+/// # Errors
+/// As [`Source::open`].
+pub fn archived(places: &Places, path: &Path) -> Result<Vec<Source>, Failure> {
+    let archive = Archive::open(places, path)?;
+    if archive.has(docker::LIST) {
+        let images = docker::images(&archive)?;
+        return images.iter().map(|image| Source::of_docker(places, &archive, image, None)).collect();
+    }
+    let shown = format!("oci-archive:{}", archive.shown());
+    let mut sources: Vec<Source> = Vec::new();
+    for entry in archive_entries(&archive)? {
+        let version = Version::default();
+        let source = Source::of_archive(places, &archive, shown.clone(), entry, &version)?;
+        // An image has an entry for each of its names.
+        if !sources.iter().any(|other| other.root.digest() == source.root.digest()) {
+            sources.push(source);
+        }
+    }
+    Ok(sources)
+}
+
+fn archive_entries(archive: &Archive) -> Result<Vec<Descriptor>, Failure> {
+    if !archive.has("index.json") {
+        let why = "it has neither index.json nor manifest.json";
+        return Err(Failure::new(Class::Source, &["no image in the archive", archive.shown(), why]));
+    }
+    let raw = archive.document("index.json")?;
+    match Root::parse(raw, Some(media_type::OCI_INDEX)) {
+        Ok(Root::Index(index)) => Ok(index.parsed.manifests().clone()),
+        Ok(Root::Manifest(_)) => Err(archive.damaged("index.json is a manifest")),
+        Err(error) => Err(archive.damaged(&format!("index.json: {}", chain(&error)))),
+    }
+}
+
+/// An image whose blob is there, but which the index does not list. It must say itself what it is.
+fn unlisted(layout: &Layout, digest: Digest, size: u64) -> Result<Descriptor, Failure> {
+    let plain = document::descriptor("application/octet-stream", digest, size);
+    let raw = layout.read_verified(&plain, DOCUMENT_LIMIT).map_err(foreign)?;
+    let root = Root::parse(raw, None);
+    let root = root.map_err(|source| oci::Error::document(format!("read {digest}"), source))?;
+    Ok(document::descriptor(root.media_type(), digest, size))
+}
+
+/// Chooses from the entries of a layout's index.
+fn choose(entries: &[Descriptor], version: &Version, shown: &str) -> Result<Descriptor, Failure> {
+    let digest = version.digest.map(|digest| digest.to_string());
+    let fits = |entry: &&Descriptor| digest.as_deref().is_none_or(|digest| entry.digest().as_ref() == digest);
+    let fitting: Vec<_> = entries.iter().filter(fits).collect();
+    let called = |name: &str, how: fn(&Descriptor, &str) -> bool| -> Vec<&Descriptor> {
+        distinct(fitting.iter().copied().filter(|entry| how(entry, name)))
+    };
+    let found = match &version.tag {
+        Some(tag) => {
+            let exact = called(tag, is_called);
+            if exact.is_empty() { called(tag, is_tagged) } else { exact }
+        }
+        None => {
+            let all = distinct(fitting.iter().copied());
+            let latest = called(oci::reference::DEFAULT_TAG, is_tagged);
+            if all.len() > 1 && latest.len() == 1 { latest } else { all }
+        }
+    };
+    let names = || {
+        let names: Vec<_> = entries.iter().filter_map(shown_name).take(20).collect();
+        if names.is_empty() {
+            "its images have no names".to_owned()
+        } else {
+            format!("it has {}", names.join(", "))
+        }
+    };
+    match found[..] {
+        [chosen] => Ok(chosen.clone()),
+        [] if entries.is_empty() => {
+            Err(Failure::new(Class::Source, &["no such image", shown, "it is empty"]))
+        }
+        [] => {
+            let wanted = version.tag.iter().cloned().chain(digest).collect::<Vec<_>>().join("@");
+            Err(Failure::new(
+                Class::Source,
+                &["no such image", shown, &format!("nothing is called {wanted}; {}", names())],
+            ))
+        }
+        _ => {
+            let fix = "add :TAG or @DIGEST";
+            Err(Failure::new(Class::Usage, &["several images in one place", shown, &names(), fix]))
+        }
+    }
+}
+
+/// Entries with different digests, each once.
+fn distinct<'a>(entries: impl Iterator<Item = &'a Descriptor>) -> Vec<&'a Descriptor> {
+    let mut found: Vec<&Descriptor> = Vec::new();
+    for entry in entries {
+        if !found.iter().any(|other| other.digest() == entry.digest()) {
+            found.push(entry);
+        }
+    }
+    found
+}
+
+fn annotation<'a>(entry: &'a Descriptor, key: &str) -> Option<&'a str> {
+    entry.annotations().as_ref()?.get(key).map(String::as_str).filter(|name| !name.is_empty())
+}
+
+fn shown_name(entry: &Descriptor) -> Option<String> {
+    annotation(entry, CONTAINERD_NAME).or_else(|| annotation(entry, REF_NAME)).map(str::to_owned)
+}
+
+/// Whether an entry has exactly this name.
+fn is_called(entry: &Descriptor, name: &str) -> bool {
+    let full = name.parse::<Reference>().map(|name| name.with_default_tag().to_string()).unwrap_or_default();
+    let own = [annotation(entry, REF_NAME), annotation(entry, CONTAINERD_NAME)];
+    own.into_iter().flatten().any(|own| own == name || own == full)
+}
+
+/// Whether the name of an entry ends in this tag.
+fn is_tagged(entry: &Descriptor, tag: &str) -> bool {
+    let ends = |own: &str| own.strip_suffix(tag).is_some_and(|rest| rest.ends_with(':'));
+    is_called(entry, tag) || shown_name(entry).is_some_and(|own| ends(&own))
+}
+
+/// The full names that the chosen image has in a layout; a tag alone is none.
+fn names(entries: &[Descriptor], chosen: &Descriptor, version: &Version) -> Vec<Reference> {
+    let mut names: Vec<Reference> = Vec::new();
+    for entry in entries.iter().filter(|entry| entry.digest() == chosen.digest()) {
+        let asked = version.tag.as_deref().is_none_or(|tag| is_tagged(entry, tag));
+        let name = shown_name(entry).filter(|name| asked && name.contains('/'));
+        let name = name.and_then(|name| name.parse::<Reference>().ok()).map(Reference::with_default_tag);
+        names.extend(name.filter(|name| !names.contains(name)));
+    }
+    names
+}
+
+/// What is wrong with a layout that somebody else made is wrong with the source, not with the store.
+fn foreign(error: oci::Error) -> Failure {
+    let failure = Failure::from(error);
+    let class = if failure.class == Class::Store { Class::Source } else { failure.class };
+    Failure { class, ..failure }
+}
+
+fn missing(shown: &str, digest: &str) -> Failure {
+    let why = format!("blob {digest} is missing");
+    Failure::new(Class::Source, &["incomplete image", shown, &why])
+}
+
+fn damaged(shown: &str, digest: &Digest, why: &str) -> Failure {
+    let what = format!("blob {digest} is damaged");
+    let why = why.strip_prefix(&format!("{what}: ")).unwrap_or(why);
+    Failure::new(Class::Source, &[&what, shown, why])
+}
+
+#[cfg(test)]
+#[path = "source_tests.rs"]
+mod tests;
