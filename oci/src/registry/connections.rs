@@ -157,7 +157,16 @@ impl Connections {
                 builder.dangerous().with_custom_certificate_verifier(Arc::new(verify::Nothing::new()))
             }
             Verification::Full => {
-                builder.with_root_certificates(self.roots_with(&[&own.ca_files, all].concat())?)
+                let files = [&own.ca_files, all].concat();
+                let roots = self.roots_with(&files)?;
+                if files.is_empty() {
+                    builder.with_root_certificates(roots)
+                } else {
+                    let named =
+                        files.iter().map(|path| read_certificates(path)).collect::<Result<Vec<_>, _>>()?;
+                    let verifier = verify::Named::new(roots, named.concat());
+                    builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+                }
             }
         };
         // A client certificate is shown to the registry only, not to hosts that it named.

@@ -1,5 +1,6 @@
 //! Registries that lie, lead astray, flood or stall (reliability §2.H), each beside what must keep working.
 
+use std::io::{Read as _, Write as _};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use oci::{Digest, Platform, Reference};
 
 use crate::fixture::{blob, client, image, noise, read_blob, settings};
 use crate::memory::{Habits, Memory};
-use crate::server::{Reply, Request, Server};
+use crate::server::{Raw, Reply, Request, Server};
 
 /// Settings that trust `server` as the target of another registry's words.
 fn allowing(server: &Server) -> Settings {
@@ -216,6 +217,29 @@ async fn reg_10_wrong_bytes_and_sizes_are_refused() {
     let registry = Server::start(move |_| good.clone());
     let (client, _) = client(settings());
     assert_eq!(read_blob(&client, &registry.reference("a"), &layer).await.unwrap(), layer);
+}
+
+#[tokio::test]
+async fn reg_10_a_body_without_a_length_ends_with_the_connection() {
+    let layer = noise(8, 50_000);
+    for sent in [50_000, 49_999, 20_000] {
+        let body = layer.clone();
+        let registry = Raw::start(move |mut stream| {
+            let mut head = [0; 4096];
+            let read = stream.read(&mut head).unwrap_or(0);
+            let from = if head[..read].windows(13).any(|text| text.eq_ignore_ascii_case(b"range: bytes=")) {
+                let _ =
+                    write!(stream, "HTTP/1.1 206 Partial\r\nContent-Range: bytes {sent}-49999/50000\r\n\r\n");
+                sent..50_000
+            } else {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+                0..sent
+            };
+            let _ = stream.write_all(&body[from]);
+        });
+        let (client, _) = client(settings());
+        assert_eq!(read_blob(&client, &registry.reference(), &layer).await.unwrap(), layer, "{sent}");
+    }
 }
 
 #[tokio::test]

@@ -167,6 +167,42 @@ impl Drop for Server {
     }
 }
 
+/// Does `act` with every connection; ends with the value.
+pub struct Raw {
+    pub address: SocketAddr,
+    stop: Arc<AtomicBool>,
+}
+
+impl Raw {
+    pub fn start(act: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, act) = (Arc::new(AtomicBool::new(false)), Arc::new(act));
+        let stopped = stop.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                let act = act.clone();
+                std::thread::spawn(move || act(stream.expect("accepted")));
+            }
+        });
+        Self { address, stop }
+    }
+
+    pub fn reference(&self) -> oci::Reference {
+        format!("{}/a/b:1", self.address).parse().unwrap()
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
 fn serve(shared: &Shared, stream: TcpStream) {
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut reader = BufReader::new(stream.try_clone().unwrap());

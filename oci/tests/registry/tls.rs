@@ -46,6 +46,14 @@ impl Certificates {
         ));
     }
 
+    /// Makes a certificate that is its own authority, as registries' manuals tell their readers to.
+    fn self_signed(&self, name: &str, alternative: &str) {
+        self.openssl(&format!(
+            "req -x509 -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.pem -days 2 -subj /CN={name} -addext \
+             subjectAltName={alternative}"
+        ));
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
@@ -111,36 +119,52 @@ async fn a_client_certificate_is_shown_where_it_is_asked_for() {
     try_push(&registry, RegistrySettings { client_certificate: Some(identity), ..own }).await.unwrap();
 }
 
+/// A registry that shows the certificate `name`.
+fn showing(made: &Certificates, name: &str) -> Option<DockerRegistry> {
+    let [certificate, key] = ["pem", "key"].map(|kind| made.path(&format!("{name}.{kind}")));
+    DockerRegistry::start(&format!(
+        "  tls: {{certificate: {}, key: {}}}",
+        certificate.display(),
+        key.display()
+    ))
+}
+
 #[tokio::test]
 async fn reg_18_certificates_that_prove_nothing_are_refused() {
     let Some(made) = Certificates::make() else { return };
     made.add("expired", "subjectAltName=IP:127.0.0.1", "-1");
     made.add("other", "subjectAltName=DNS:other.example,IP:127.0.0.2", "2");
-    made.openssl(
-        "req -x509 -newkey rsa:2048 -nodes -keyout self.key -out self.pem -days 2 -subj /CN=self -addext \
-         subjectAltName=IP:127.0.0.1",
-    );
+    made.self_signed("self", "IP:127.0.0.1");
     for (name, hint) in [
-        ("server", ""),
         ("expired", "check this machine's clock and the certificate"),
         ("other", "the certificate is another host's: check the name 127.0.0.1"),
-        ("self", "add its authority to the host's CA bundle"),
+        ("self", "name its authority with --registry-ca"),
     ] {
-        let [certificate, key] = ["pem", "key"].map(|kind| made.path(&format!("{name}.{kind}")));
-        let tls = format!("  tls: {{certificate: {}, key: {}}}", certificate.display(), key.display());
-        let Some(registry) = DockerRegistry::start(&tls) else { return };
-        let result = try_push(&registry, https(&[made.path("ca.pem")])).await;
-        if hint.is_empty() {
-            result.unwrap();
-            continue;
-        }
-        let error = result.unwrap_err();
+        let Some(registry) = showing(&made, name) else { return };
+        let error = try_push(&registry, https(&[made.path("ca.pem")])).await.unwrap_err();
         assert!(matches!(*error.problem, Problem::Tls { .. }), "{name}: {error}");
         assert!(error.to_string().contains(hint), "{name}: {error}");
-        // Only who asks for it goes on without proof, and never over plain HTTP.
+        // Only who asks for it goes on without proof.
         let unchecked = RegistrySettings { verification: Verification::None, ..https(&[]) };
         try_push(&registry, unchecked).await.unwrap();
     }
+    let Some(registry) = showing(&made, "server") else { return };
+    try_push(&registry, https(&[made.path("ca.pem")])).await.unwrap();
+}
+
+#[tokio::test]
+async fn reg_18_a_certificate_that_signed_itself_can_be_named() {
+    let Some(made) = Certificates::make() else { return };
+    made.self_signed("self", "IP:127.0.0.1");
+    made.self_signed("same", "IP:127.0.0.1");
+    made.self_signed("other", "DNS:other.example");
+    let Some(registry) = showing(&made, "self") else { return };
+    try_push(&registry, https(&[made.path("ca.pem"), made.path("self.pem")])).await.unwrap();
+    // Another certificate for the same name proves nothing, nor does a named one for another name.
+    assert!(try_push(&registry, https(&[made.path("same.pem")])).await.is_err());
+    let Some(registry) = showing(&made, "other") else { return };
+    let error = try_push(&registry, https(&[made.path("other.pem")])).await.unwrap_err();
+    assert!(error.to_string().contains("another host's"), "{error}");
 }
 
 /// Signs what the registry then believes (distribution's token-jwt document), for what the request's scopes ask.

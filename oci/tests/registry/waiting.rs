@@ -1,9 +1,8 @@
 //! Servers that are slow, busy or silent: what is waited for, how long, and what is said (reliability REG-11, REG-14).
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use oci::media_type::Types;
@@ -12,7 +11,7 @@ use oci::registry::{Event, Settings, plan_push};
 
 use crate::fixture::{client, image, noise, read_blob, settings};
 use crate::memory::{Habits, Memory};
-use crate::server::{Reply, Server, reset};
+use crate::server::{Raw, Reply, Server, reset};
 
 fn impatient() -> Settings {
     let mut settings = settings();
@@ -21,42 +20,6 @@ fn impatient() -> Settings {
     settings.timeouts.stall = Duration::from_millis(300);
     settings.retry.attempts = 2;
     settings
-}
-
-/// Does `act` with every connection; ends with the value.
-struct Raw {
-    address: SocketAddr,
-    stop: Arc<AtomicBool>,
-}
-
-impl Raw {
-    fn start(act: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let (stop, act) = (Arc::new(AtomicBool::new(false)), Arc::new(act));
-        let stopped = stop.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                if stopped.load(Ordering::Relaxed) {
-                    return;
-                }
-                let act = act.clone();
-                std::thread::spawn(move || act(stream.expect("accepted")));
-            }
-        });
-        Self { address, stop }
-    }
-
-    fn reference(&self) -> oci::Reference {
-        format!("{}/a/b:1", self.address).parse().unwrap()
-    }
-}
-
-impl Drop for Raw {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        let _ = TcpStream::connect(self.address);
-    }
 }
 
 /// The client gives the server up soon, and says what did not come.
