@@ -15,7 +15,7 @@ use super::answer::{self, Answer};
 use super::auth::{Again, Keyring, Refused, Subject};
 use super::body::Payload;
 use super::connections::{Connections, Sharing, shown};
-use super::endpoint::{Endpoint, host_of};
+use super::endpoint::{Endpoint, Role, host_of};
 use super::error::{Action, Error, Problem, Refusal, Transient};
 use super::event::{Event, Events};
 use super::retry::{self, is_transient};
@@ -34,6 +34,8 @@ struct Inner {
     keyring: Keyring,
     announced: Mutex<BTreeSet<(String, String)>>,
     schemes: Schemes,
+    /// Mirrors that nobody answers at, which are not asked again.
+    absent: Mutex<BTreeSet<Authority>>,
     /// Blobs that are pulled at once; documents need no slot.
     slots: tokio::sync::Semaphore,
 }
@@ -102,6 +104,7 @@ impl Client {
             keyring: Keyring::default(),
             announced: Mutex::default(),
             schemes: Schemes::default(),
+            absent: Mutex::default(),
         }))
     }
 
@@ -116,6 +119,16 @@ impl Client {
 
     pub(super) fn connections(&self) -> &Connections {
         &self.0.connections
+    }
+
+    /// Takes note that nobody answers at a mirror.
+    pub(super) fn is_absent_from_now(&self, mirror: &Endpoint) {
+        self.0.absent.lock().unwrap_or_else(PoisonError::into_inner).insert(mirror.authority.clone());
+    }
+
+    /// Whether nobody answers at a mirror.
+    pub(super) fn is_absent(&self, mirror: &Endpoint) -> bool {
+        self.0.absent.lock().unwrap_or_else(PoisonError::into_inner).contains(&mirror.authority)
     }
 
     pub(super) fn schemes(&self) -> &Schemes {
@@ -171,6 +184,10 @@ impl Client {
                 Ok(answer) => return Ok(answer),
                 Err(problem) => problem,
             };
+            // Where nobody listens, the next source is asked rather than this one again.
+            if endpoint.role == Role::Mirror && is_nobody_there(&problem) {
+                return Err(problem);
+            }
             retrier.pause(problem).await?;
         }
     }
@@ -405,6 +422,28 @@ impl Retrier {
         }
         // A little more than asked for, so that not all clients come back in the same instant.
         Ok(*wait + own.min(Duration::from_secs(1)))
+    }
+}
+
+/// Whether no connection could be made.
+pub(super) fn is_nobody_there(problem: &Problem) -> bool {
+    match problem {
+        Problem::Connection { transient, .. } => *transient == Transient::Briefly,
+        Problem::Name { .. } | Problem::Tls { .. } => true,
+        Problem::Exhausted { last, .. } => is_nobody_there(last),
+        Problem::Timeout { .. }
+        | Problem::Truncated { .. }
+        | Problem::Status { .. }
+        | Problem::Refused(_)
+        | Problem::ManifestUnknown { .. }
+        | Problem::Unauthorized { .. }
+        | Problem::Document { .. }
+        | Problem::Digest { .. }
+        | Problem::TooLarge { .. }
+        | Problem::Malformed { .. }
+        | Problem::File { .. }
+        | Problem::Sink { .. }
+        | Problem::Source { .. } => false,
     }
 }
 

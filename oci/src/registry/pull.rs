@@ -7,7 +7,7 @@ use reqwest::{Method, StatusCode};
 
 use super::answer::Answer;
 use super::auth::Subject;
-use super::client::{Client, Request, error};
+use super::client::{Client, Request, error, is_nobody_there};
 use super::endpoint::{Endpoint, Role};
 use super::error::{Action, Error, Problem};
 use super::event::Event;
@@ -161,6 +161,9 @@ impl Client {
     }
 
     pub(super) fn tell_mirror_failed(&self, mirror: &Endpoint, problem: &Problem) {
+        if is_nobody_there(problem) {
+            self.is_absent_from_now(mirror);
+        }
         self.events().tell(Event::MirrorFailed { mirror: mirror.host(), reason: problem.to_string() });
     }
 
@@ -286,8 +289,9 @@ fn inline(
 
 pub(super) fn sources(client: &Client, reference: &Reference) -> Result<(Endpoint, Vec<Endpoint>), Problem> {
     let all = Endpoint::sources(client.settings(), reference)?;
-    let (mut origin, mirrors): (Vec<_>, Vec<_>) =
+    let (mut origin, mut mirrors): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|source| source.role == Role::Origin);
+    mirrors.retain(|mirror| !client.is_absent(mirror));
     Ok((origin.pop().expect("the registry itself is a source"), mirrors))
 }
 
