@@ -232,17 +232,18 @@ pub fn note_places(store: &Store, reference: &Reference, manifest: &Manifest) ->
     Ok(())
 }
 
-/// Notes that a layer is in the repository of `reference`, unless a place is known already.
+/// Notes that a blob was pushed to the repository of `reference`: others of the registry can link it from there.
 ///
 /// # Errors
 /// Store failures.
-pub fn note_new_place(store: &Store, reference: &Reference, digest: &Digest) -> Result<(), Failure> {
-    match place(store, digest) {
-        Some(_) => Ok(()),
-        None => {
-            Ok(store.replace(&source_path(store, &place_key(digest)), reference.to_string().as_bytes())?)
-        }
-    }
+pub fn note_pushed(store: &Store, reference: &Reference, digest: &Digest) -> Result<(), Failure> {
+    let path = source_path(store, &pushed_key(&reference.registry, digest));
+    Ok(store.replace(&path, reference.to_string().as_bytes())?)
+}
+
+/// Returns the repository of a registry that a blob was pushed to last, where it was.
+pub fn pushed(store: &Store, registry: &str, digest: &Digest) -> Option<Reference> {
+    std::fs::read_to_string(source_path(store, &pushed_key(registry, digest))).ok()?.parse().ok()
 }
 
 /// Returns where a layer that is not in the store can be had, where that is known.
@@ -285,6 +286,10 @@ fn resolution_key(name: &str, platform: &Platform) -> String {
 
 fn place_key(digest: &Digest) -> String {
     blake3::hash(format!("layer {digest}").as_bytes()).to_hex().to_string()
+}
+
+fn pushed_key(registry: &str, digest: &Digest) -> String {
+    blake3::hash(format!("pushed {registry} {digest}").as_bytes()).to_hex().to_string()
 }
 
 fn source_path(store: &Store, key: &str) -> std::path::PathBuf {

@@ -118,6 +118,10 @@ pub async fn send(
     let by_registry = by_registry(names);
     let sends = by_registry.iter().map(|repositories| async move {
         let mut image = image.clone();
+        let registry = repositories.first().map_or("", |repository| &repository.place.registry);
+        for blob in &mut image.blobs {
+            blob.found_in.extend(bases::pushed(store, registry, &blob.digest));
+        }
         let mut results = Vec::new();
         for repository in repositories {
             let none = BTreeSet::new();
@@ -129,7 +133,11 @@ pub async fn send(
             let result = client.push_rest(&plan, known).await;
             if result.is_ok() {
                 repository.names.iter().for_each(|name| registries.tell(format!("pushed {name}")));
-                image.blobs.iter_mut().for_each(|blob| blob.found_in.insert(0, repository.place.clone()));
+                for blob in &mut image.blobs {
+                    blob.found_in.insert(0, repository.place.clone());
+                    // Without the note, a push to another repository sends what it could link.
+                    let _ = bases::note_pushed(store, &repository.place, &blob.digest);
+                }
             }
             results.push((repository, result));
         }

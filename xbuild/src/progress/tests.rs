@@ -328,6 +328,13 @@ fn the_terminal_gets_every_step_and_the_summary() {
     steps.add_graph(0, graph());
     let events =
         [Event::Cached(TWO), Event::Started(ONE), log(ONE, "\x1b[2Jcompiling\n"), done(ONE, Finish::New)];
+    tty.note("warning: look");
+    let (digest, to) = (Digest::of(b"x"), "r/app".to_owned());
+    let sent = oci::registry::Event::Sent { digest, to: to.clone(), bytes: 5, end: 5, size: 10 };
+    tty.registry(Duration::ZERO, &sent);
+    assert!(terminal.contents().contains("pushing 1 layer, 5 B of 10 B"), "{}", terminal.contents());
+    let way = oci::registry::Way::Uploaded;
+    tty.registry(Duration::ZERO, &oci::registry::Event::Pushed { digest, to, size: 10, way });
     for (number, event) in events.iter().enumerate() {
         let lines = steps.hear(0, Duration::ZERO, event);
         let step = steps::step_of(event).unwrap();
@@ -339,7 +346,13 @@ fn the_terminal_gets_every_step_and_the_summary() {
     }
     tty.finish("2 steps, 1 cached, 0.1s");
     let contents = terminal.contents();
-    for line in ["CACHED [app 3/3] RUN two", "1.2s [app 2/3] RUN one", "2 steps, 1 cached, 0.1s"] {
+    for line in [
+        "CACHED [app 3/3] RUN two",
+        "1.2s [app 2/3] RUN one",
+        "2 steps, 1 cached, 0.1s",
+        "warning: look",
+        "pushed sha256:2d711642b726 to r/app, 10 B",
+    ] {
         assert_eq!(contents.matches(line).count(), 1, "{line} in {contents}");
     }
 }

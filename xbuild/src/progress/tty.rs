@@ -42,7 +42,8 @@ impl Tty {
     }
 
     pub(super) fn note(&mut self, text: &str) {
-        self.head.set_message(neutralise(text));
+        // A line of its own: the next tick would overwrite a warning, a digest or what was pushed.
+        self.print(&neutralise(text));
     }
 
     pub(super) fn registry(&mut self, at: Duration, event: &oci::registry::Event) {

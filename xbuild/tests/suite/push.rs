@@ -305,6 +305,15 @@ fn several_names_are_one_upload_and_a_second_push_is_a_few_questions() {
         let other = Scratch::new();
         assert_eq!(other.xbuild(&["pull", name]).ok().stdout.trim(), digest);
     }
+    // Another repository of the registry takes everything from the first, whenever it is pushed.
+    one.clear();
+    scratch.xbuild(&["push", &digest, &format!("{}/later:1", one.host)]).ok();
+    assert_eq!(
+        one.log().iter().filter(|exchange| exchange.sent > 0).count(),
+        1,
+        "the manifest: {:#?}",
+        one.log()
+    );
     (one.clear(), two.clear());
     scratch.digest(&context, &arguments);
     let asked = one.log().len() + two.log().len();
@@ -430,4 +439,35 @@ fn pull_says_when_a_registry_is_asked_for_a_base() {
         assert_eq!(asked > 0, *expected, "{from} {flags:?}: {asked}");
     }
     build(&base, &["--pull=sometimes"]).0.fails(2, &["--pull", "never"]);
+}
+
+#[test]
+fn layers_of_several_platforms_are_sent_while_steps_run() {
+    let Some(registry) = Registry::start() else { return };
+    let proxy = gate(&registry.host, large_blob);
+    let scratch = Scratch::new().with_busybox();
+    // The image of one platform waits until the registry has the layer that both share.
+    let lines = [
+        "FROM --platform=$BUILDPLATFORM busybox AS tools",
+        "ARG TARGETARCH",
+        &wait_for(&proxy.host),
+        "RUN echo $TARGETARCH > /arch",
+        "FROM scratch",
+        "COPY big /",
+        "COPY --from=tools /arch /",
+    ];
+    let context = scratch.context("p", &[("Dockerfile", &lines.join("\n"))]);
+    tool("sh", &["-c", &format!("head -c 3000000 /dev/urandom > {}/big", context.display())]);
+    let name = format!("{}/team/multi:1", proxy.host);
+    let run = scratch.build(&context, &["--platform", "linux/amd64,linux/arm64", "-t", &name, "--push"]).ok();
+    let log = proxy.log();
+    let blobs = puts(&log, Exchange::is_blob);
+    assert_eq!(blobs.len(), 5, "a layer of both, one of each, two configs: {}", run.stderr);
+    let manifests = puts(&log, Exchange::is_manifest);
+    assert_eq!(manifests.len(), 3, "{manifests:?}");
+    assert!(manifests[2].ends_with("/1"), "the index comes last: {manifests:?}");
+    for platform in ["linux/amd64", "linux/arm64"] {
+        let other = Scratch::new();
+        other.xbuild(&["pull", "--platform", platform, &name]).ok();
+    }
 }

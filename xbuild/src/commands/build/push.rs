@@ -253,24 +253,23 @@ impl Shared {
 impl Work {
     /// Asks every repository whether we may push there.
     async fn ask_permission(&self) {
-        let ask = |target: &'_ Target| {
-            let place = target.place.clone();
-            async move {
-                match self.client.check_push(&place).await {
-                    Ok(()) => {}
-                    Err(error) if error.is_denied() => {
-                        let failure = Failure::from(error);
-                        let parts =
-                            [failure.line.as_str(), "the build was ended, its finished steps stay cached"];
-                        self.denied.send_replace(Some(Failure::new(Class::Push, &parts)));
-                    }
-                    Err(error) => {
-                        self.registries.tell(format!("warning: {error}; the push at the end will tell"))
-                    }
-                }
+        let ask = async |target: &Target| match self.client.check_push(&target.place).await {
+            Ok(()) => {}
+            Err(error) if error.is_denied() => {
+                let failure = Failure::from(error);
+                let parts = [failure.line.as_str(), "the build was ended, its finished steps stay cached"];
+                self.denied.send_replace(Some(Failure::new(Class::Push, &parts)));
             }
+            Err(error) => self.give_up(target, &error),
         };
         join_all(self.targets.iter().flatten().map(ask)).await;
+    }
+
+    /// Leaves a repository to the push at the end. Who is told once of what stands in the way can act before.
+    fn give_up(&self, target: &Target, error: &oci::registry::Error) {
+        if !target.given_up.swap(true, Ordering::Relaxed) {
+            self.registries.tell(format!("warning: {error}; it is tried again when the image is built"));
+        }
     }
 
     /// Sends the layers of a base.
@@ -305,7 +304,10 @@ impl Work {
             return;
         }
         join_all(self.targets.iter().map(|registry| async move {
-            let mut found_in: Vec<_> = bases::place(&self.worker.store, &digest).into_iter().collect();
+            let store = &self.worker.store;
+            let pushed =
+                registry.first().and_then(|target| bases::pushed(store, &target.place.registry, &digest));
+            let mut found_in: Vec<_> = bases::place(store, &digest).into_iter().chain(pushed).collect();
             for target in registry {
                 if self.send_to(target, blob, digest, &found_in).await {
                     found_in.insert(0, target.place.clone());
@@ -329,9 +331,9 @@ impl Work {
                 there
             }
             Err(error) => {
-                if !target.given_up.swap(true, Ordering::Relaxed) {
-                    let text = format!("warning: {error}; layers are sent when the image is built");
-                    self.registries.tell(text);
+                // A denial is what the question of permission ends the build for.
+                if !error.is_denied() {
+                    self.give_up(target, &error);
                 }
                 false
             }
