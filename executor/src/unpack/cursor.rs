@@ -14,8 +14,9 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::tree::open_directory_beneath;
 
-/// Handles that are kept.
-const WINDOW: usize = 128;
+/// Handles that are kept. Several cursors may walk at once, and a process has 1024 handles (RLIMIT_NOFILE's usual
+/// soft limit).
+const WINDOW: usize = 32;
 
 /// Longest path that is given to the kernel; PATH_MAX is 4096 with the NUL.
 const PIECE: usize = 4000;

@@ -14,17 +14,35 @@ use rustix::io::Errno;
 
 use super::{LeftOut, UnpackError};
 use crate::layers::Flavour;
+use crate::owner::Ids;
 
-/// Sets everything on an open file or directory.
+/// Returns whose everything is that this process makes below `root`, which it has just made; `None` where that
+/// is not certain.
+///
+/// A new object has the file system user id of its maker, and its group id or, in a directory with the setgid bit
+/// or under the mount option `grpid`, that of the directory (open(2), mkdir(2)). A server that maps users shows
+/// it in the root's own owner.
+pub(super) fn born_below(root: BorrowedFd<'_>) -> Option<Ids> {
+    let stat = rustix::fs::fstat(root).ok()?;
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let plain =
+        stat.st_uid == uid && stat.st_gid == gid && !Mode::from_raw_mode(stat.st_mode).contains(Mode::SGID);
+    plain.then_some(Ids { uid, gid })
+}
+
+/// Sets everything on an open file or directory that was made for it; `born` is its owner, where that is known.
 pub(super) fn set_on_handle(
     object: BorrowedFd<'_>,
     entry: &Entry,
+    born: Option<Ids>,
     flavour: Flavour,
     left_out: &mut Vec<LeftOut>,
 ) -> Result<(), UnpackError> {
     let failed = |call| UnpackError::call(call, entry);
-    let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-    rustix::fs::fchown(object, Some(uid), Some(gid)).map_err(|error| owner(entry, error))?;
+    if born != Some(Ids { uid: entry.uid, gid: entry.gid }) {
+        let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+        rustix::fs::fchown(object, Some(uid), Some(gid)).map_err(|error| owner(entry, error))?;
+    }
     rustix::fs::fchmod(object, Mode::from_raw_mode(entry.mode)).map_err(failed("fchmod"))?;
     for (name, value) in &entry.xattrs {
         let disk = flavour.to_disk(name);

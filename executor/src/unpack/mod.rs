@@ -5,6 +5,7 @@
 //! archive says. Directories come first and get their metadata last, links and devices come after files.
 
 mod cursor;
+mod files;
 mod metadata;
 mod stream;
 
@@ -23,6 +24,8 @@ pub(crate) use metadata::{in_proc, times};
 pub use stream::{Streamed, assemble, stream};
 
 use crate::layers::Flavour;
+use crate::owner::Ids;
+use files::Job;
 
 /// Something that the directory cannot hold and only the index knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,7 +121,8 @@ pub fn unpack_archive(
     unpacker.finish(&resolved.index)
 }
 
-/// Unpacks `index` into the empty directory `root`, the bytes of each file from `content`.
+/// Unpacks `index` into the empty directory `root`, the bytes of each file from `content`, which is asked in path
+/// order. Files are made on all cores.
 ///
 /// # Errors
 /// [`UnpackError`]; `root` is then incomplete and to be thrown away.
@@ -128,20 +132,27 @@ pub fn unpack_index(
     flavour: Flavour,
     content: &mut dyn FnMut(&Entry) -> io::Result<Content>,
 ) -> Result<Vec<LeftOut>, UnpackError> {
+    unpack_shared(root, index, flavour, content, files::SHARE)
+}
+
+/// Unpacks an index; `share` files are one thread's at a time.
+fn unpack_shared(
+    root: BorrowedFd<'_>,
+    index: &LayerIndex,
+    flavour: Flavour,
+    content: &mut dyn FnMut(&Entry) -> io::Result<Content>,
+    share: usize,
+) -> Result<Vec<LeftOut>, UnpackError> {
     let mut unpacker = Unpacker::new(root, flavour);
+    let mut jobs = Vec::new();
     for entry in index.entries() {
         match entry.kind {
             Kind::Directory { .. } => unpacker.make_directory(entry)?,
             Kind::File { .. } => {
-                let opened = content(entry).and_then(Content::open);
-                let mut reader =
-                    opened.map_err(|source| UnpackError::Source { path: entry.path.clone(), source })?;
-                unpacker.make_file(entry, &mut reader)?;
-                let at_end = reader.is_at_end();
-                let differs = || UnpackError::Differs { path: entry.path.clone() };
-                if !at_end.map_err(|source| UnpackError::Source { path: entry.path.clone(), source })? {
-                    return Err(differs());
-                }
+                let content = content(entry);
+                let content =
+                    content.map_err(|source| UnpackError::Source { path: entry.path.clone(), source })?;
+                jobs.push(Job { entry, content });
             }
             Kind::Symlink { .. }
             | Kind::HardLink { .. }
@@ -151,6 +162,7 @@ pub fn unpack_index(
             | Kind::Whiteout => {}
         }
     }
+    files::make_all(&mut unpacker, jobs, share)?;
     unpacker.finish(index)
 }
 
@@ -158,6 +170,7 @@ struct Unpacker<'a> {
     root: BorrowedFd<'a>,
     cursor: Cursor<'a>,
     flavour: Flavour,
+    born: Option<Ids>,
     left_out: Vec<LeftOut>,
     buffer: Vec<u8>,
 }
@@ -167,7 +180,19 @@ const BUFFER: usize = 256 * 1024;
 impl<'a> Unpacker<'a> {
     fn new(root: BorrowedFd<'a>, flavour: Flavour) -> Self {
         let buffer = vec![0; BUFFER];
-        Self { root, cursor: Cursor::new(root), flavour, left_out: Vec::new(), buffer }
+        let born = metadata::born_below(root);
+        Self { root, cursor: Cursor::new(root), flavour, born, left_out: Vec::new(), buffer }
+    }
+
+    /// Makes a file with all the bytes that `content` has.
+    fn make_file_of(&mut self, entry: &Entry, content: Content) -> Result<(), UnpackError> {
+        let failed = |source| UnpackError::Source { path: entry.path.clone(), source };
+        let mut reader = content.open().map_err(failed)?;
+        self.make_file(entry, &mut reader)?;
+        match reader.is_at_end().map_err(failed)? {
+            true => Ok(()),
+            false => Err(UnpackError::Differs { path: entry.path.clone() }),
+        }
     }
 
     /// Makes a directory that only we can enter; [`Self::finish`] gives it its mode.
@@ -193,7 +218,7 @@ impl<'a> Unpacker<'a> {
         {
             return Err(UnpackError::Differs { path: entry.path.clone() });
         }
-        metadata::set_on_handle(file.as_fd(), entry, self.flavour, &mut self.left_out)
+        metadata::set_on_handle(file.as_fd(), entry, self.born, self.flavour, &mut self.left_out)
     }
 
     /// Makes a file of bytes that a layer below has.
@@ -256,11 +281,11 @@ impl<'a> Unpacker<'a> {
         }
         for entry in index.entries().iter().rev().filter(|entry| entry.is_directory()) {
             let directory = self.cursor.go(&entry.path).map_err(UnpackError::call("openat", entry))?;
-            metadata::set_on_handle(directory, entry, self.flavour, &mut self.left_out)?;
+            metadata::set_on_handle(directory, entry, self.born, self.flavour, &mut self.left_out)?;
         }
         if index.get(Path::new("")).is_none() {
             let root = Entry::directory("", 0o755);
-            metadata::set_on_handle(self.root, &root, self.flavour, &mut self.left_out)?;
+            metadata::set_on_handle(self.root, &root, None, self.flavour, &mut self.left_out)?;
         }
         Ok(self.left_out)
     }

@@ -38,6 +38,7 @@ pub fn stream(
     algorithm: Algorithm,
     flavour: Flavour,
 ) -> Result<Streamed, UnpackError> {
+    let born = metadata::born_below(files);
     let mut written = BTreeSet::new();
     let mut left_out = Vec::new();
     let mut buffer = vec![0; super::BUFFER];
@@ -46,7 +47,7 @@ pub fn stream(
         let file = rustix::fs::openat(files, name(position), flags, Mode::RUSR | Mode::WUSR);
         let mut file = File::from(file.map_err(UnpackError::call("openat", entry))?);
         let hash = super::copy(content, &mut file, entry, &mut buffer)?;
-        metadata::set_on_handle(file.as_fd(), entry, flavour, &mut left_out)?;
+        metadata::set_on_handle(file.as_fd(), entry, born, flavour, &mut left_out)?;
         written.insert(position);
         Ok::<_, UnpackError>(ContentHash(hash.into()))
     })?;

@@ -3,6 +3,7 @@
 mod breakouts;
 mod overlay;
 mod round_trip;
+mod threads;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;

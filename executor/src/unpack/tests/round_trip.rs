@@ -93,7 +93,7 @@ proptest! {
         prop_assert!(bytes == packed.output);
         let from_plan = super::scratch();
         let mut content = |entry: &Entry| Ok(crate::diff::content(&scratch.root, &entry.path));
-        unpack_index(from_plan.root.as_fd(), &index, Flavour::Root, &mut content).unwrap();
+        unpack_shared(from_plan.root.as_fd(), &index, Flavour::Root, &mut content, 1).unwrap();
         prop_assert!(pack_again(&from_plan.root).1 == packed.output);
         let (files, streamed_root) = (super::scratch(), super::scratch());
         let streamed = stream(files.root.as_fd(), &packed.output[..], Limits::default(), Algorithm::Sha256, Flavour::Root).unwrap();
