@@ -9,7 +9,7 @@ use executor::layers::{Flavour, LayerId, LayerStore};
 use executor::tree::{self, Merged, MergedLayer};
 use oci::compress::Encoding;
 use oci::document::Descriptor;
-use oci::layer::{LayerIndex, resolve};
+use oci::layer::{ContentHash, LayerIndex, resolve};
 use oci::pack::Item;
 use oci::reference::Reference;
 use oci::store::{Leased, Store};
@@ -85,6 +85,16 @@ impl Layer {
         match &self.origin {
             Origin::Upper(packing) | Origin::Planned(packing, _) => Some(wait(packing.clone()).await),
             Origin::Base { .. } | Origin::Recorded(_) => None,
+        }
+    }
+
+    /// Returns the content id of a planned layer all of whose files have hashes: packing only confirms them.
+    pub fn planned_content(&self) -> Option<ContentHash> {
+        match &self.origin {
+            Origin::Planned(..) => {
+                super::planned_content(&self.index.get()?.entries().iter().collect::<Vec<_>>())
+            }
+            Origin::Base { .. } | Origin::Recorded(_) | Origin::Upper(_) => None,
         }
     }
 
@@ -412,11 +422,12 @@ impl Layers {
         blocking(move || {
             std::fs::create_dir(&directory).map_err(StepError::io("make directory", &directory))?;
             let root = tree::open_root(&directory).map_err(StepError::io("open", &directory))?;
-            let mut contents: BTreeMap<PathBuf, _> =
-                items.into_iter().map(|item| (item.entry.path, item.content)).collect();
             let root = std::os::fd::AsFd::as_fd(&root);
+            // Plan and index are in one order.
+            let mut items = items.into_iter();
             executor::unpack::unpack_index(root, &index, FLAVOUR, &mut |entry| {
-                Ok(contents.remove(&entry.path).unwrap_or(oci::pack::Content::None))
+                let item = items.find(|item| item.entry.path == entry.path);
+                Ok(item.map_or(oci::pack::Content::None, |item| item.content))
             })?;
             Ok(directory)
         })

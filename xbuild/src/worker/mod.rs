@@ -183,7 +183,11 @@ impl Worker for BuildWorker {
         let settled =
             async move { settled.settled().await.unwrap_or(Err(StepError::Stopped)).map(|done| done.result) };
         let settled = settled.boxed().shared();
-        let content = settled.clone().map(|result| result.map(|result| result.content_id)).boxed();
+        // Where it is known already, what follows need not wait for the packing.
+        let content = match layer.planned_content() {
+            Some(content) => std::future::ready(Ok(content)).boxed(),
+            None => settled.clone().map(|result| result.map(|result| result.content_id)).boxed(),
+        };
         Ok(Execution { snapshot: on_top(&parent, layer), created, content, settled: settled.boxed() })
     }
 }
