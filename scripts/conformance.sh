@@ -30,5 +30,5 @@ done
 mkdir "$work/cases"
 python3 scripts/conformance_kit.py "$kit" "$work/kit"
 python3 "$work/kit/run.py" --xbuild "$PWD/target/$host/release/xbuild" --registry "127.0.0.1:$port" --work "$work/cases" \
-    --busybox /bin/busybox --json "$work/result.json" "$@" || true
+    --multi --busybox /bin/busybox --json "$work/result.json" "$@" || true
 python3 scripts/conformance_check.py "$work/result.json" docs/conformance.md

@@ -319,9 +319,12 @@ impl Lowering<'_> {
 
 /// Returns argv of a shell script in a state.
 pub(super) fn with_shell(state: &State, script: &str) -> Vec<String> {
-    let default = || vec!["/bin/sh".to_owned(), "-c".to_owned()];
+    let default: &[&str] = match state.config.os.as_str() {
+        "windows" => &["cmd", "/S", "/C"],
+        _ => &["/bin/sh", "-c"],
+    };
     let shell = state.config.config.shell.clone().filter(|shell| !shell.is_empty());
-    let mut args = shell.unwrap_or_else(default);
+    let mut args = shell.unwrap_or_else(|| default.iter().map(|word| (*word).to_owned()).collect());
     args.push(script.to_owned());
     args
 }
