@@ -69,7 +69,14 @@ pub fn of_client(credentials: Option<&Path>) -> Environment {
         registry_auth_file: path("REGISTRY_AUTH_FILE"),
         xdg_runtime_dir: path("XDG_RUNTIME_DIR"),
         xdg_config_home: path("XDG_CONFIG_HOME"),
-        further_credentials: vec![KANIKO_CREDENTIALS.into()],
+        further_credentials: further_credentials(),
         ..proxies
     }
+}
+
+/// Where `podman login` keeps credentials without XDG_RUNTIME_DIR (containers-auth.json(5)), and kaniko's place.
+fn further_credentials() -> Vec<PathBuf> {
+    let user = rustix::process::geteuid().as_raw();
+    let podman = path("XDG_RUNTIME_DIR").is_none().then(|| format!("/run/containers/{user}/auth.json").into());
+    podman.into_iter().chain([KANIKO_CREDENTIALS.into()]).collect()
 }
