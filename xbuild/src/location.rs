@@ -163,7 +163,7 @@ mod tests {
     fn unusable_places_are_refused() {
         for text in [
             "docker://",
-            "docker://A/b",
+            "docker://a/B",
             "oci-layout://",
             "oci-layout://d:",
             "oci-layout://d@sha256:1",

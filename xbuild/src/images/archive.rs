@@ -242,6 +242,7 @@ fn spool(places: &Places, input: impl io::BufRead, shown: &str) -> Result<(PathB
             Err(error) => return Err(unreadable(error)),
         }
     }
+    file.seek(SeekFrom::Start(0)).map_err(full)?;
     Ok((path, file))
 }
 

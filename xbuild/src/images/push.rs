@@ -2,7 +2,7 @@
 
 use oci::document;
 use oci::reference::Reference;
-use oci::registry::{PushBlob, PushDocument, PushImage, Pushed, plan_push};
+use oci::registry::{Problem, PushBlob, PushDocument, PushImage, Pushed, plan_push};
 
 use super::Places;
 use super::contents::Contents;
@@ -46,7 +46,11 @@ pub async fn push(places: &Places, source: &Source, names: &[Reference]) -> Resu
     let tags: Vec<String> = names.iter().filter_map(|name| name.tag.clone()).collect();
     let image = described(source, &contents, &tags)?;
     let plan = plan_push(&names[0], &image);
-    Ok(places.client()?.push(&plan).await?)
+    places.client()?.push(&plan).await.map_err(|error| match &*error.problem {
+        // Not the registry's turn: what was to be sent is not what it should be.
+        Problem::Source { .. } => Failure { class: Class::Source, ..error.into() },
+        _ => error.into(),
+    })
 }
 
 /// Copies all of `source` to `name`; a name with a digest and no tag gets none.

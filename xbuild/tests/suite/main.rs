@@ -3,13 +3,16 @@
 
 mod cache;
 mod config;
+mod copy;
 mod demo;
 mod dockerfiles;
 mod execution;
 mod harness;
 mod index;
 mod inputs;
+mod inspect;
 mod lint;
+mod load;
 mod login;
 mod mounts;
 mod outputs;

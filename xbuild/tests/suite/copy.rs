@@ -1,0 +1,412 @@
+//! Copies between all places that an image can be in, with skopeo and umoci as the judges of what comes out.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::harness::{Registry, Run, Scratch, finish, have, tool};
+
+/// A place for images in a scratch directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Store,
+    Registry,
+    Layout,
+    OciArchive,
+    DockerArchive,
+}
+
+const KINDS: [Kind; 5] = [Kind::Store, Kind::Registry, Kind::Layout, Kind::OciArchive, Kind::DockerArchive];
+
+/// One place, in our words and in skopeo's.
+struct Place {
+    ours: String,
+    skopeo: String,
+}
+
+fn place(kind: Kind, scratch: &Scratch, host: &str, name: &str) -> Place {
+    let path = |ending: &str| scratch.path().join(format!("{name}{ending}")).display().to_string();
+    let (ours, skopeo) = match kind {
+        Kind::Store => {
+            let layout = scratch.layout().display().to_string();
+            (format!("{name}:1"), format!("oci:{layout}:docker.io/library/{name}:1"))
+        }
+        Kind::Registry => (format!("docker://{host}/{name}:1"), format!("docker://{host}/{name}:1")),
+        Kind::Layout => (format!("oci-layout://{}:1", path("")), format!("oci:{}:1", path(""))),
+        Kind::OciArchive => {
+            (format!("oci-archive:{}:1", path(".oci")), format!("oci-archive:{}:1", path(".oci")))
+        }
+        Kind::DockerArchive => {
+            let both = format!("docker-archive:{}:{name}:1", path(".docker"));
+            (both.clone(), both)
+        }
+    };
+    Place { ours, skopeo }
+}
+
+pub fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// What skopeo reads of an image as it is.
+fn raw(image: &str, flags: &[&str]) -> String {
+    let insecure = if image.starts_with("docker://") { vec!["--tls-verify=false"] } else { Vec::new() };
+    tool("skopeo", &[&["inspect", "--raw"], &insecure[..], flags, &[image]].concat())
+}
+
+fn sha256(text: &str) -> String {
+    let mut child = Command::new("sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    format!("sha256:{}", &String::from_utf8_lossy(&output.stdout)[..64])
+}
+
+/// An image of two layers, `app:1` in the store; returns its digest.
+pub fn app(scratch: &Scratch) -> String {
+    let text = "FROM scratch\nCOPY f /dir/\nCOPY g /\nENV A=1\nCMD [\"/f\"]\n";
+    let context = scratch.context("app", &[("Dockerfile", text), ("f", "file\n"), ("g", "other\n")]);
+    scratch.digest(&context, &["-t", "app:1"])
+}
+
+/// An index of three platforms, `multi:1` in the store; returns its digest.
+pub fn multi(scratch: &Scratch) -> String {
+    let context = scratch.context("multi", &[("Dockerfile", "FROM scratch\nCOPY f /\n"), ("f", "file\n")]);
+    let platforms = "linux/amd64,linux/arm64,linux/arm/v7";
+    scratch.digest(&context, &["-t", "multi:1", "--platform", platforms])
+}
+
+#[test]
+fn every_place_is_copied_to_every_place_with_its_digest() {
+    let (true, Some(registry)) = (have(&["skopeo"]), Registry::start()) else { return };
+    let scratch = Scratch::new();
+    let digest = app(&scratch);
+    let config =
+        json(&scratch.xbuild(&["inspect", "app:1"]).ok().stdout)["manifest"]["config"]["digest"].clone();
+    for from in KINDS {
+        let source = place(from, &scratch, &registry.host, "from");
+        assert_eq!(scratch.xbuild(&["copy", "app:1", &source.ours]).ok().digest(), digest, "{from:?}");
+        for to in KINDS {
+            let target = place(to, &scratch, &registry.host, &format!("{from:?}-{to:?}").to_lowercase());
+            let copied = scratch.xbuild(&["copy", &source.ours, &target.ours]).ok();
+            assert_eq!(copied.digest(), digest, "{from:?} {to:?}");
+            let inspected = json(&scratch.xbuild(&["inspect", &target.ours]).ok().stdout);
+            assert_eq!(inspected["digest"], digest.as_str(), "{from:?} {to:?}");
+            assert_eq!(
+                sha256(&raw(&target.skopeo, &["--config"])),
+                config.as_str().unwrap(),
+                "{from:?} {to:?}"
+            );
+            // Docker's archives have no manifest for skopeo, which makes one.
+            if to != Kind::DockerArchive {
+                assert_eq!(sha256(&raw(&target.skopeo, &[])), digest, "{from:?} {to:?}");
+            }
+            let copy = scratch.path().join("judge");
+            let copy = format!("dir:{}", copy.display());
+            tool("skopeo", &["copy", "-q", "--src-tls-verify=false", &target.skopeo, &copy]);
+        }
+    }
+}
+
+#[test]
+fn an_index_goes_whole_wherever_it_fits() {
+    let (true, Some(registry)) = (have(&["skopeo"]), Registry::start()) else { return };
+    let scratch = Scratch::new();
+    let digest = multi(&scratch);
+    let whole = [Kind::Store, Kind::Registry, Kind::Layout, Kind::OciArchive];
+    for from in whole {
+        let source = place(from, &scratch, &registry.host, "from");
+        scratch.xbuild(&["copy", "multi:1", &source.ours]).ok();
+        for to in whole {
+            let target = place(to, &scratch, &registry.host, &format!("{from:?}-{to:?}").to_lowercase());
+            assert_eq!(scratch.xbuild(&["copy", &source.ours, &target.ours]).ok().digest(), digest);
+            assert_eq!(sha256(&raw(&target.skopeo, &[])), digest, "{from:?} {to:?}");
+            let copy = format!("dir:{}", scratch.path().join("judge").display());
+            let all = ["copy", "-q", "--all", "--src-tls-verify=false", &target.skopeo, &copy];
+            tool("skopeo", &all);
+        }
+        let one = place(Kind::Layout, &scratch, "", &format!("{from:?}-one").to_lowercase());
+        let platform = ["copy", "--platform", "linux/arm64", &source.ours, &one.ours];
+        let copied = scratch.xbuild(&platform).ok().digest();
+        let index = json(&raw(&source.skopeo, &[]));
+        assert_eq!(index["manifests"][1]["digest"], copied.as_str());
+        assert_eq!(json(&raw(&one.skopeo, &["--config"]))["architecture"], "arm64");
+        let absent = ["copy", "--platform", "linux/s390x", &source.ours, &one.ours];
+        scratch.xbuild(&absent).fails(4, &["linux/s390x", "linux/arm64"]);
+        let docker = place(Kind::DockerArchive, &scratch, "", &format!("{from:?}-docker").to_lowercase());
+        let note = scratch.xbuild(&["copy", &source.ours, &docker.ours]).ok().stderr;
+        assert!(note.contains("holds one platform") && note.contains("--platform"), "{note}");
+        assert_eq!(json(&raw(&docker.skopeo, &["--config"]))["architecture"], "amd64");
+    }
+    let single = ["copy", "--platform", "linux/arm64", "app:1", "other:1"];
+    app(&scratch);
+    scratch.xbuild(&single).fails(4, &["linux/arm64", "linux/amd64"]);
+}
+
+#[test]
+fn between_registries_nothing_touches_the_store() {
+    let (Some(one), Some(two)) = (Registry::start(), Registry::start()) else { return };
+    let builder = Scratch::new();
+    multi(&builder);
+    let names = [
+        format!("docker://{}/a/x:1", one.host),
+        format!("docker://{}/b/y:2", one.host),
+        format!("docker://{}/c/z:3", two.host),
+    ];
+    let digest = builder.xbuild(&["copy", "multi:1", &names[0]]).ok().digest();
+    let scratch = Scratch::new();
+    for pair in names.windows(2) {
+        assert_eq!(scratch.xbuild(&["copy", &pair[0], &pair[1]]).ok().digest(), digest);
+    }
+    assert!(!scratch.store().exists(), "a store was made");
+    let fresh = Scratch::new();
+    assert_eq!(fresh.xbuild(&["copy", &names[2], "got"]).ok().digest(), digest);
+    assert_eq!(fresh.xbuild(&["save", "got", "-o", "type=oci,dest=-"]).ok().code, 0);
+    let pulled = fresh.xbuild(&["pull", "--platform", "all", "-t", "all:1", &names[2]]).ok();
+    assert_eq!(pulled.digest(), digest);
+    let one = fresh.xbuild(&["pull", &names[2]]).ok().digest();
+    assert_ne!(one, digest, "one platform is what pull is about");
+}
+
+/// What skopeo makes of an image: layers of a Docker archive are uncompressed there.
+fn foreign(scratch: &Scratch) -> PathBuf {
+    app(scratch);
+    let archive = scratch.path().join("foreign.tar");
+    let layout = format!("oci:{}:docker.io/library/app:1", scratch.layout().display());
+    tool("skopeo", &["copy", "-q", &layout, &format!("docker-archive:{}:team/app:2", archive.display())]);
+    archive
+}
+
+#[test]
+fn a_docker_archive_becomes_the_same_image_every_time() {
+    let (true, Some(registry)) = (have(&["skopeo", "umoci"]), Registry::start()) else { return };
+    let scratch = Scratch::new();
+    let archive = format!("docker-archive:{}", foreign(&scratch).display());
+    let config = sha256(&raw(&archive, &["--config"]));
+    let mut digests = Vec::new();
+    for kind in KINDS {
+        let target = place(kind, &scratch, &registry.host, &format!("{kind:?}").to_lowercase());
+        let run = scratch.xbuild(&["copy", &archive, &target.ours]).ok();
+        assert_eq!(sha256(&raw(&target.skopeo, &["--config"])), config, "{kind:?}");
+        if kind != Kind::DockerArchive {
+            assert!(run.stderr.contains("2 layers") && run.stderr.contains("gzip"), "{run:?}");
+            let manifest = json(&raw(&target.skopeo, &[]));
+            assert_eq!(manifest["layers"][1]["mediaType"], "application/vnd.oci.image.layer.v1.tar+gzip");
+            digests.push(run.digest());
+        }
+    }
+    digests.dedup();
+    assert_eq!(digests.len(), 1, "{digests:?}");
+    let bundle = scratch.path().join("bundle");
+    let image = format!("{}:1", scratch.path().join("layout").display());
+    let flags: &[&str] = if rustix_is_root() { &[] } else { &["--rootless"] };
+    tool("umoci", &[&["unpack"], flags, &["--image", &image, bundle.to_str().unwrap()]].concat());
+    assert_eq!(std::fs::read_to_string(bundle.join("rootfs/dir/f")).unwrap(), "file\n");
+}
+
+fn rustix_is_root() -> bool {
+    tool("id", &["-u"]).trim() == "0"
+}
+
+#[test]
+fn what_skopeo_writes_is_read() {
+    if !have(&["skopeo"]) {
+        return;
+    }
+    let scratch = Scratch::new();
+    let digest = app(&scratch);
+    let from = format!("oci:{}:docker.io/library/app:1", scratch.layout().display());
+    let path = |name: &str| scratch.path().join(name).display().to_string();
+    for (ours, theirs) in [("oci-layout://", "oci:"), ("oci-archive:", "oci-archive:")] {
+        let name = format!("{}:some-tag", path(theirs.trim_end_matches(':')));
+        tool("skopeo", &["copy", "-q", &from, &format!("{theirs}{name}")]);
+        assert_eq!(scratch.xbuild(&["copy", &format!("{ours}{name}"), "got"]).ok().digest(), digest);
+        let (unknown, _) = name.rsplit_once(':').unwrap();
+        let unknown = format!("{ours}{unknown}:none");
+        scratch.xbuild(&["copy", &unknown, "got"]).fails(4, &["none", "some-tag"]);
+    }
+}
+
+/// Flips a byte in the middle of the largest blob of a layout; returns its digest.
+fn damage(layout: &Path) -> String {
+    let blobs = std::fs::read_dir(layout.join("blobs/sha256")).unwrap().map(|blob| blob.unwrap().path());
+    let largest = blobs.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let mut bytes = std::fs::read(&largest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&largest, bytes).unwrap();
+    format!("sha256:{}", largest.file_name().unwrap().to_str().unwrap())
+}
+
+/// A large image in a layout of its own.
+fn large(scratch: &Scratch) -> PathBuf {
+    let context = scratch.context("large", &[("Dockerfile", "FROM scratch\nCOPY noise /\n")]);
+    let mut noise = vec![0; 3 << 20];
+    let mut random = std::fs::File::open("/dev/urandom").unwrap();
+    std::io::Read::read_exact(&mut random, &mut noise).unwrap();
+    std::fs::write(context.join("noise"), noise).unwrap();
+    scratch.digest(&context, &["-t", "large:1"]);
+    let layout = scratch.path().join("large-layout");
+    scratch.xbuild(&["copy", "large:1", &format!("oci-layout://{}", layout.display())]).ok();
+    layout
+}
+
+#[test]
+fn img_01_a_damaged_blob_is_named_and_nothing_is_half_written() {
+    let Some(registry) = Registry::start() else { return };
+    let builder = Scratch::new();
+    let layout = large(&builder);
+    let digest = damage(&layout);
+    let source = format!("oci-layout://{}", layout.display());
+    let archive = builder.path().join("damaged.oci");
+    let pack = ["-C", layout.to_str().unwrap(), "-cf", archive.to_str().unwrap(), "."];
+    tool("tar", &pack);
+    for source in [source, format!("oci-archive:{}", archive.display())] {
+        for kind in KINDS {
+            let scratch = Scratch::new();
+            let target = place(kind, &scratch, &registry.host, "target");
+            let run = scratch.xbuild(&["copy", &source, &target.ours]);
+            run.fails(4, &[&format!("blob {digest} is damaged")]);
+            let left: Vec<_> =
+                std::fs::read_dir(scratch.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            assert!(left.iter().all(|name| name == "store"), "{kind:?} left {left:?}");
+            scratch.xbuild(&["inspect", &target.ours]).fails(4, &[]);
+        }
+    }
+    // What was there stays.
+    let scratch = Scratch::new();
+    let before = app(&scratch);
+    let target = place(Kind::Layout, &scratch, "", "kept");
+    scratch.xbuild(&["copy", "app:1", &target.ours]).ok();
+    scratch
+        .xbuild(&["copy", &format!("oci-layout://{}", layout.display()), &target.ours])
+        .fails(4, &[&digest]);
+    assert_eq!(json(&scratch.xbuild(&["inspect", &target.ours]).ok().stdout)["digest"], before.as_str());
+}
+
+#[test]
+fn a_full_disk_is_the_targets_and_named() {
+    let scratch = Scratch::new();
+    large(&scratch);
+    let small = scratch.path().join("small");
+    std::fs::create_dir(&small).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&small).status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        crate::skip("mounting a tmpfs is not allowed");
+        return;
+    }
+    let targets = ["oci-layout://", "oci-archive:", "docker-archive:"];
+    let runs: Vec<(String, Run)> = targets
+        .iter()
+        .map(|scheme| {
+            let target = format!("{scheme}{}", small.join("out").display());
+            let run = scratch.xbuild(&["copy", "large:1", &target]);
+            (target, run)
+        })
+        .collect();
+    let left = std::fs::read_dir(&small).unwrap().count();
+    let unmounted = Command::new("umount").arg(&small).status();
+    for (target, run) in runs {
+        run.fails(7, &[&target, "no space left there"]);
+    }
+    assert_eq!(left, 0, "half of an image was left");
+    assert!(unmounted.is_ok_and(|status| status.success()));
+}
+
+#[test]
+fn names_and_digests_choose_from_a_layout() {
+    let scratch = Scratch::new();
+    let (app, multi) = (app(&scratch), multi(&scratch));
+    let layout = scratch.path().join("l").display().to_string();
+    for (image, tag) in [("app:1", "one"), ("multi:1", "two"), ("app:1", "h:5000/team/three:3")] {
+        scratch.xbuild(&["copy", image, &format!("oci-layout://{layout}:{tag}")]).ok();
+    }
+    let check = |suffix: &str, expect: &str| {
+        let run = scratch.xbuild(&["inspect", &format!("oci-layout://{layout}{suffix}")]).ok();
+        assert_eq!(json(&run.stdout)["digest"], expect, "{suffix}");
+    };
+    check(":one", &app);
+    check(":two", &multi);
+    check(":h:5000/team/three:3", &app);
+    check(":3", &app);
+    check(&format!("@{multi}"), &multi);
+    let arm =
+        json(&scratch.xbuild(&["inspect", "multi:1"]).ok().stdout)["index"]["manifests"][2]["digest"].clone();
+    check(&format!("@{}", arm.as_str().unwrap()), arm.as_str().unwrap());
+    scratch.xbuild(&["inspect", &format!("oci-layout://{layout}")]).fails(2, &["one", "two", "@DIGEST"]);
+    // A tag goes from one image to another.
+    scratch.xbuild(&["copy", "multi:1", &format!("oci-layout://{layout}:one")]).ok();
+    check(":one", &multi);
+    let wrong = format!("oci-layout://{layout}:x@{app}");
+    scratch.xbuild(&["copy", "multi:1", &wrong]).fails(2, &[&app, &multi]);
+}
+
+#[test]
+fn places_stand_wherever_an_image_is_named() {
+    let (true, Some(registry)) = (have(&["skopeo"]), Registry::start()) else { return };
+    let scratch = Scratch::new().with_busybox();
+    let archive = scratch.path().join("b.tar").display().to_string();
+    let layout = scratch.path().join("b").display().to_string();
+    scratch.xbuild(&["copy", "busybox", &format!("docker-archive:{archive}:base:1")]).ok();
+    scratch.xbuild(&["copy", "busybox", &format!("oci-layout://{layout}:base")]).ok();
+    let oci = scratch.path().join("b.oci").display().to_string();
+    scratch.xbuild(&["save", &format!("oci-layout://{layout}"), "-o", &format!("type=oci,dest={oci}")]).ok();
+    let fresh = Scratch::new();
+    let context = fresh.context("c", &[("Dockerfile", "FROM base\nRUN echo made > /made\n")]);
+    for (number, base) in [
+        format!("docker-archive:{archive}"),
+        format!("oci-archive:{oci}"),
+        format!("oci-layout://{layout}:base"),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let tag = format!("child:{number}");
+        fresh.build(&context, &["-t", &tag, "--build-context", &format!("base={base}")]).ok();
+        assert_eq!(fresh.xbuild(&["run", &tag, "cat", "/made"]).ok().stdout, "made\n");
+        assert_eq!(fresh.xbuild(&["run", base, "echo", "hello"]).ok().stdout, "hello\n");
+        assert!(fresh.xbuild(&["history", base]).ok().stdout.contains("ADD"));
+        let name = format!("{}/pushed:{number}", registry.host);
+        let pushed = fresh.xbuild(&["push", base, &name]).ok().digest();
+        assert_eq!(sha256(&raw(&format!("docker://{name}"), &[])), pushed);
+        fresh.xbuild(&["tag", base, &format!("tagged:{number}")]).ok();
+        assert_eq!(
+            json(&fresh.xbuild(&["inspect", &format!("tagged:{number}")]).ok().stdout)["digest"],
+            pushed.as_str()
+        );
+        let tree = fresh.path().join(format!("tree{number}"));
+        fresh.xbuild(&["save", base, "-o", tree.to_str().unwrap()]).ok();
+        assert!(tree.join("bin/busybox").is_file());
+    }
+    assert_eq!(fresh.xbuild(&["pull", &format!("oci-layout://{layout}"), "-t", "from-layout"]).ok().code, 0);
+    assert_eq!(fresh.xbuild(&["run", "from-layout", "echo", "x"]).ok().stdout, "x\n");
+}
+
+#[test]
+fn img_11_a_hostile_layout_leads_nowhere() {
+    let scratch = Scratch::new();
+    let layout = large(&scratch);
+    let blobs = layout.join("blobs/sha256");
+    let secret = scratch.path().join("secret");
+    std::fs::write(&secret, "x").unwrap();
+    let largest = std::fs::read_dir(&blobs).unwrap().map(|blob| blob.unwrap().path());
+    let largest = largest.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let kept = scratch.path().join("kept");
+    std::fs::rename(&largest, &kept).unwrap();
+    let source = format!("oci-layout://{}", layout.display());
+    let target = format!("oci-archive:{}", scratch.path().join("out").display());
+    let refused = |what: &str| {
+        let run = finish(&mut scratch.command(&["copy", &source, &target]));
+        assert_eq!(run.code, 4, "{what}: {run:?}");
+        assert!(!scratch.path().join("out").exists(), "{what}");
+    };
+    refused("missing");
+    std::os::unix::fs::symlink(&kept, &largest).unwrap();
+    refused("a link to the right bytes outside");
+    std::fs::remove_file(&largest).unwrap();
+    tool("mkfifo", &[largest.to_str().unwrap()]);
+    refused("a pipe");
+    std::fs::remove_file(&largest).unwrap();
+    std::fs::rename(&kept, &largest).unwrap();
+    scratch.xbuild(&["copy", &source, &target]).ok();
+}
