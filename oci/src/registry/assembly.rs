@@ -8,16 +8,17 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt as _;
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use bytes::Bytes;
 
+use super::arrival::Arrival;
 use crate::Digest;
 use crate::digest::{Algorithm, Hasher};
 
 /// A blob that is being put together.
 pub(super) struct Assembly {
-    file: File,
+    arrival: Arc<Arrival>,
     written: Mutex<Extents>,
     hashing: Mutex<Hashing>,
 }
@@ -37,16 +38,20 @@ const READ_BACK: usize = 256 << 10;
 
 impl Assembly {
     /// Starts with an empty file.
-    pub fn new(file: File, algorithm: Algorithm) -> Self {
+    pub fn new(arrival: Arc<Arrival>, algorithm: Algorithm) -> Self {
         let hashing = Hashing { hasher: algorithm.hasher(), offset: 0 };
-        Self { file, written: Mutex::default(), hashing: Mutex::new(hashing) }
+        Self { arrival, written: Mutex::default(), hashing: Mutex::new(hashing) }
     }
 
     /// Writes `chunks` one after the other from `offset` on. May block.
     pub fn write(&self, offset: u64, chunks: &[Bytes]) -> io::Result<()> {
-        write_all(&self.file, offset, chunks)?;
+        write_all(&self.arrival.file, offset, chunks)?;
         let length: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        lock(&self.written).add(offset, offset + length);
+        {
+            let mut written = lock(&self.written);
+            written.add(offset, offset + length);
+            self.arrival.set_ready(written.end_of_first());
+        }
         // Where another writer hashes at the moment, it or the next one goes on with these bytes.
         let mut hashing = match self.hashing.try_lock() {
             Ok(hashing) => hashing,
@@ -74,7 +79,7 @@ impl Assembly {
             }
             buffer.resize(READ_BACK, 0);
             let want = usize::try_from(end - hashing.offset).unwrap_or(usize::MAX).min(READ_BACK);
-            self.file.read_exact_at(&mut buffer[..want], hashing.offset)?;
+            self.arrival.file.read_exact_at(&mut buffer[..want], hashing.offset)?;
             hashing.hasher.update(&buffer[..want]);
             hashing.offset += want as u64;
         }
@@ -140,7 +145,7 @@ mod tests {
     /// Writes pieces of the same 100 bytes in the given order.
     fn check(pieces: &[(usize, usize)], expected: u64) {
         let bytes: Vec<u8> = (0..100).collect();
-        let assembly = Assembly::new(tempfile::tempfile().unwrap(), Algorithm::Sha256);
+        let assembly = Assembly::new(Arrival::new(tempfile::tempfile().unwrap()), Algorithm::Sha256);
         for (start, end) in pieces {
             let middle = (start + end) / 2;
             let chunks = [&bytes[*start..middle], &bytes[middle..*end]].map(Bytes::copy_from_slice);
@@ -170,7 +175,7 @@ mod tests {
     #[test]
     fn writers_at_the_same_time_lose_nothing() {
         let bytes: Vec<u8> = (0..1_000_000_u32).flat_map(|number| number.to_le_bytes()).collect();
-        let assembly = Assembly::new(tempfile::tempfile().unwrap(), Algorithm::Sha256);
+        let assembly = Assembly::new(Arrival::new(tempfile::tempfile().unwrap()), Algorithm::Sha256);
         std::thread::scope(|scope| {
             for part in 0..4_usize {
                 let (assembly, bytes) = (&assembly, &bytes);

@@ -14,6 +14,7 @@ use futures_util::future::try_join_all;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use super::arrival::Arrival;
 use super::assembly::Assembly;
 use super::client::{Client, error};
 use super::connections::Sharing;
@@ -49,9 +50,36 @@ impl Client {
         size: u64,
         file: File,
     ) -> Result<(), Error> {
+        self.pull_arriving(reference, digest, size, &Arrival::new(file)).await
+    }
+
+    /// Like [`Self::pull_file`], for a file that others read meanwhile. When this ends, for whatever reason, they do
+    /// not wait any longer.
+    ///
+    /// # Errors
+    /// As [`Self::pull_file`].
+    pub async fn pull_arriving(
+        &self,
+        reference: &Reference,
+        digest: Digest,
+        size: u64,
+        arrival: &Arc<Arrival>,
+    ) -> Result<(), Error> {
+        let _ended = Ended(arrival);
         let _slot = self.slot().await;
-        let fetch = Fetch::new(self, reference, digest, size, file);
-        fetch.run().await.map_err(|problem| error(Action::Pull, reference, problem))
+        let fetch = Fetch::new(self, reference, digest, size, arrival);
+        fetch.run().await.map_err(|problem| error(Action::Pull, reference, problem))?;
+        arrival.set_verified();
+        Ok(())
+    }
+}
+
+/// Abandons what has not arrived, also where the pull is dropped.
+struct Ended<'a>(&'a Arrival);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.abandon();
     }
 }
 
@@ -134,13 +162,19 @@ impl Plan {
 }
 
 impl<'a> Fetch<'a> {
-    fn new(client: &'a Client, reference: &'a Reference, digest: Digest, size: u64, file: File) -> Self {
+    fn new(
+        client: &'a Client,
+        reference: &'a Reference,
+        digest: Digest,
+        size: u64,
+        arrival: &Arc<Arrival>,
+    ) -> Self {
         Self {
             client,
             reference,
             digest,
             size,
-            assembly: Arc::new(Assembly::new(file, digest.algorithm())),
+            assembly: Arc::new(Assembly::new(Arc::clone(arrival), digest.algorithm())),
             plan: Mutex::new(Plan::new(size, client.settings().limits.part)),
             stage: watch::Sender::new(Stage::Opening),
             cutting: tokio::sync::Mutex::default(),

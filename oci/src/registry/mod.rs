@@ -1,15 +1,16 @@
 //! The registry client: pull and push over the OCI distribution API (distribution-spec 1.1).
 //!
-//! In reading order: what a user sets (`settings`), where things are (`endpoint`, `route`, `scheme`), what may be connected to
-//! (`address`, `dns`, `connections`, `verify`, `no_nss`), who we are (`credentials`, `helper`, `challenge`,
-//! `token`, `auth`), one exchange (`client`, `answer`, `body`, `retry`), and the two directions (`pull`, `range`, `blob`, `assembly`,
-//! `fetch`, `push`, `upload`, `referrers`, `image`). `login` keeps credentials for later. The client stores no blob and draws nothing: it hands
-//! out verified bytes and events.
+//! In reading order: what a user sets (`settings`), where things are (`endpoint`, `route`, `scheme`), what may be
+//! connected to (`address`, `dns`, `connections`, `verify`, `no_nss`), who we are (`credentials`, `helper`,
+//! `challenge`, `token`, `auth`), one exchange (`client`, `answer`, `body`, `retry`), and the two directions (`pull`,
+//! `range`, `blob`, `arrival`, `assembly`, `fetch`, `push`, `upload`, `referrers`, `image`). `login` keeps credentials
+//! for later. The client stores no blob and draws nothing: it hands out verified bytes and events.
 //!
 //! Nothing here reads the environment or a clock that reaches an output.
 
 pub mod address;
 mod answer;
+mod arrival;
 mod assembly;
 mod auth;
 mod blob;
@@ -41,11 +42,12 @@ mod token;
 mod upload;
 mod verify;
 
+pub use arrival::{Arrival, ArrivalReader};
 pub use blob::BlobStream;
 pub use body::BlobSource;
 pub use client::{Client, Entrance};
 pub use download::{Attempts, UrlAnswer, UrlRequest};
-pub use error::{Action, Error, Problem, Refusal};
+pub use error::{Action, Error, Mismatch, Problem, Refusal};
 pub use event::{Event, Events, Way};
 pub use pull::ResolvedImage;
 pub use push::{PushBlob, PushDocument, PushImage, PushPlan, Pushed, Upload, plan_push};
