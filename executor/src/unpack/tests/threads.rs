@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
+use oci::digest::Algorithm;
 use oci::layer::Mtime;
 
 use super::*;
@@ -114,5 +115,37 @@ fn files_belong_to_whom_they_should_wherever_the_layer_is_made() {
         assert!(pack_again(&scratch.root).1 == expected, "{uid}:{gid} {mode:o}");
         let root = std::fs::metadata(&fs).unwrap();
         assert_eq!((root.uid(), root.gid(), root.mode() & 0o7777), (0, 0, 0o755));
+    }
+}
+
+#[test]
+fn a_streamed_archive_tells_the_earlier_of_two_errors() {
+    if !is_root() {
+        return;
+    }
+    let index = many(300);
+    let alone = unpacked(&index, usize::MAX);
+    let tar = pack_again(&alone.0.root).1;
+    let stream_into = |scratch: &Scratch, tar: &[u8]| {
+        stream(scratch.root.as_fd(), tar, Limits::default(), Algorithm::Sha256, Flavour::Root)
+    };
+    let cut = &tar[..tar.len() - 3000];
+    assert!(matches!(
+        stream_into(&scratch(), cut),
+        Err(UnpackError::Archive(_) | UnpackError::Source { .. })
+    ));
+    // Something is in the way of an early file, the end of the archive is missing: the file is told.
+    let whole = scratch();
+    let streamed = stream_into(&whole, &tar).unwrap();
+    let first = std::fs::read_dir(whole.dir.path().join("fs")).unwrap();
+    let first =
+        first.map(|entry| entry.unwrap().file_name().into_string().unwrap().parse::<usize>().unwrap());
+    let first = first.min().unwrap();
+    let scratch = scratch();
+    std::fs::write(scratch.dir.path().join("fs").join(first.to_string()), "").unwrap();
+    let Member::Object(entry) = &streamed.scan.members[first] else { panic!("a file") };
+    match stream_into(&scratch, cut) {
+        Err(UnpackError::Call { call: "openat", path, .. }) => assert_eq!(path, entry.path),
+        other => panic!("{other:?}"),
     }
 }
