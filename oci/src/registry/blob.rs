@@ -95,5 +95,5 @@ pub(super) fn verify(range: &RangeStream, actual: Digest) -> Result<(), Problem>
     if actual == range.digest() {
         return Ok(());
     }
-    Err(Problem::Digest { host: range.host(), what: "layer".to_owned(), expected: range.digest(), actual })
+    Err(Problem::digest(range.host(), "layer", range.digest(), actual))
 }

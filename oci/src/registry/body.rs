@@ -38,7 +38,7 @@ pub enum BlobSource {
 pub(super) enum Payload {
     Empty,
     Bytes(Bytes),
-    Stream(BlobPart),
+    Stream(Box<BlobPart>),
 }
 
 /// A range of a blob, sent as a stream.

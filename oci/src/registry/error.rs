@@ -162,16 +162,14 @@ pub enum Problem {
         source: DocumentError,
     },
     /// Bytes are not what their digest says.
-    #[error("{what} from {host} is {actual}, expected {expected}")]
+    #[error("{what} from {host} is {}, expected {}", digests.actual, digests.expected)]
     Digest {
         /// `host:port`.
         host: String,
         /// What was read.
         what: String,
-        /// What its name says.
-        expected: Digest,
-        /// What was computed or claimed.
-        actual: Digest,
+        /// The two that differ.
+        digests: Box<Mismatch>,
     },
     /// A body is longer than its descriptor or than a limit.
     #[error("{what} from {host} is larger than {limit} bytes")]
@@ -229,6 +227,22 @@ pub enum Problem {
         /// Why.
         source: io::Error,
     },
+}
+
+impl Problem {
+    /// Says that `what` of `host` is not what its digest says.
+    pub(super) fn digest(host: String, what: &str, expected: Digest, actual: Digest) -> Self {
+        Self::Digest { host, what: what.to_owned(), digests: Box::new(Mismatch { expected, actual }) }
+    }
+}
+
+/// Digests that should be the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mismatch {
+    /// What the name says.
+    pub expected: Digest,
+    /// What was computed or claimed.
+    pub actual: Digest,
 }
 
 /// Whether another attempt may help.

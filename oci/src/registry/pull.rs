@@ -219,7 +219,7 @@ impl Client {
             let actual = expected.algorithm().digest(&raw);
             if expected != actual {
                 let host = answer.host();
-                return Err(Problem::Digest { host, what: "manifest".to_owned(), expected, actual });
+                return Err(Problem::digest(host, "manifest", expected, actual));
             }
         }
         let known_by = claims.into_iter().flatten().next();
@@ -282,7 +282,7 @@ fn inline(
     };
     let actual = expected.algorithm().digest(&bytes);
     if actual != expected || bytes.len() as u64 != descriptor.size() {
-        return Err(Problem::Digest { host, what, expected, actual });
+        return Err(Problem::digest(host, &what, expected, actual));
     }
     Ok(Some(bytes))
 }

@@ -346,8 +346,7 @@ impl Client {
         if let Some(actual) = answer.header(CONTENT_DIGEST).and_then(|text| text.parse::<Digest>().ok())
             && !actual.is_of(&document.raw)
         {
-            let (host, what) = (answer.host(), "stored manifest".to_owned());
-            return Err(Problem::Digest { host, what, expected: document.digest, actual });
+            return Err(Problem::digest(answer.host(), "stored manifest", document.digest, actual));
         }
         match Referrer::of(document) {
             Some(referrer) => self.list_referrer(endpoint, subject, &plan.target, &referrer, &answer).await,

@@ -306,7 +306,7 @@ impl Transfer<'_> {
         if length == 0 {
             return Payload::Empty;
         }
-        Payload::Stream(BlobPart::new(self.upload, self.target, from, length))
+        Payload::Stream(Box::new(BlobPart::new(self.upload, self.target, from, length)))
     }
 
     /// Ends the session, with the whole blob or with nothing.
@@ -328,12 +328,7 @@ impl Transfer<'_> {
             Some(actual)
                 if actual != self.upload.digest && actual.algorithm() == self.upload.digest.algorithm() =>
             {
-                Err(Problem::Digest {
-                    host: answer.host(),
-                    what: "stored layer".to_owned(),
-                    expected: self.upload.digest,
-                    actual,
-                })
+                Err(Problem::digest(answer.host(), "stored layer", self.upload.digest, actual))
             }
             _ => Ok(Step::Done),
         }

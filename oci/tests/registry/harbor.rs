@@ -45,11 +45,22 @@ impl Default for Custom {
     }
 }
 
-/// Name, password, and project with actions of everybody who has an account. `base` can be read by all.
-const ACCOUNTS: [(&str, &str, &[(&str, &str)]); 3] = [
-    ("robot$ci", "p:w", &[("team", "pull,push"), ("secret", "pull,push"), ("full", "pull,push")]),
-    ("robot$team+ci", "s3cret", &[("team", "pull,push")]),
-    ("reader", "r", &[("team", "pull"), ("secret", "pull")]),
+/// Somebody who has an account. `base` can be read by all.
+struct Account {
+    name: &'static str,
+    password: &'static str,
+    /// Projects with what may be done there.
+    rights: &'static [(&'static str, &'static str)],
+}
+
+const ACCOUNTS: [Account; 3] = [
+    Account {
+        name: "robot$ci",
+        password: "p:w",
+        rights: &[("team", "pull,push"), ("secret", "pull,push"), ("full", "pull,push")],
+    },
+    Account { name: "robot$team+ci", password: "s3cret", rights: &[("team", "pull,push")] },
+    Account { name: "reader", password: "r", rights: &[("team", "pull"), ("secret", "pull")] },
 ];
 
 const PROJECTS: [&str; 4] = ["team", "secret", "base", "full"];
@@ -296,13 +307,13 @@ fn account(authorization: &str) -> Option<String> {
         base64::engine::general_purpose::STANDARD.decode(authorization.strip_prefix("Basic ")?).ok()?;
     let pair = String::from_utf8(decoded).ok()?;
     let (name, password) = pair.split_once(':')?;
-    ACCOUNTS.iter().any(|known| (known.0, known.1) == (name, password)).then(|| name.to_owned())
+    ACCOUNTS.iter().any(|known| (known.name, known.password) == (name, password)).then(|| name.to_owned())
 }
 
 /// What `account` may do in the project of `name`.
 fn rights(account: &str, name: &str) -> &'static str {
     let project = name.split('/').next().unwrap_or_default();
-    let own = ACCOUNTS.iter().find(|known| known.0 == account).map_or(&[][..], |known| known.2);
+    let own = ACCOUNTS.iter().find(|known| known.name == account).map_or(&[][..], |known| known.rights);
     let found = own.iter().find(|right| right.0 == project).map(|right| right.1);
     found.unwrap_or(if project == "base" { "pull" } else { "" })
 }

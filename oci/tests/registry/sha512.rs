@@ -184,8 +184,8 @@ async fn img_01_bytes_that_are_not_of_their_sha512_are_refused() {
             (Err(one), Err(other)) => panic!("{one}; {other}"),
         };
         match &*refused.problem {
-            Problem::Digest { expected, actual, .. } => {
-                assert_eq!((*expected, actual.algorithm()), (wrong, Algorithm::Sha512));
+            Problem::Digest { digests, .. } => {
+                assert_eq!((digests.expected, digests.actual.algorithm()), (wrong, Algorithm::Sha512));
             }
             other => panic!("{other}"),
         }
