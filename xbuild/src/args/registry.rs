@@ -52,3 +52,34 @@ pub struct ReachArgs {
     #[arg(long, value_name = "PATH", help_heading = HEADING)]
     pub authfile: Option<PathBuf>,
 }
+
+impl RegistryArgs {
+    /// Returns what was typed, for a command that repeats a part of this one; a password is typed anew.
+    pub fn again(&self) -> Vec<String> {
+        let user = pairs("--username", self.username.as_slice());
+        let password = self.password_stdin.then(|| "--password-stdin".to_owned());
+        let registry = pairs("--login-registry", self.login_registry.as_slice());
+        self.reach.again().into_iter().chain(user).chain(password).chain(registry).collect()
+    }
+}
+
+impl ReachArgs {
+    fn again(&self) -> Vec<String> {
+        let authfile = self.authfile.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+        let all: [(&str, &[String]); 8] = [
+            ("--insecure-registry", &self.insecure_registry),
+            ("--registry-skip-verify", &self.registry_skip_verify),
+            ("--registry-mirror", &self.registry_mirror),
+            ("--registry-ca", &self.registry_ca),
+            ("--registry-cert", &self.registry_cert),
+            ("--allow-registry-address", &self.allow_registry_address),
+            ("--registry-parallel", self.registry_parallel.as_slice()),
+            ("--authfile", &authfile),
+        ];
+        all.into_iter().flat_map(|(flag, values)| pairs(flag, values)).collect()
+    }
+}
+
+fn pairs(flag: &str, values: &[String]) -> Vec<String> {
+    values.iter().flat_map(|value| [flag.to_owned(), value.clone()]).collect()
+}

@@ -153,16 +153,27 @@ pub async fn send(
     }
     match lost.is_empty() {
         true => Ok(pushed),
-        false => Err(repeatable(store, image, lost)),
+        false => Err(repeatable(store, registries, image, lost)),
     }
 }
 
 /// Adds to the failures of a push that the image is kept, and what repeats the push.
-fn repeatable(store: &Store, image: &PushImage, lost: Vec<(&Repository, Failure)>) -> Failure {
+fn repeatable(
+    store: &Store,
+    registries: &Registries,
+    image: &PushImage,
+    lost: Vec<(&Repository, Failure)>,
+) -> Failure {
     let digest = image.documents.last().map(|root| root.digest.to_string()).unwrap_or_default();
     let names = lost.iter().flat_map(|(repository, _)| &repository.names);
-    let commands: Vec<_> =
-        names.map(|name| format!("xbuild{} push {digest} {name}", root_flag(store))).collect();
+    let program = |name: &Reference| {
+        let mut words = vec!["xbuild".to_owned()];
+        words.extend(root_flag(store));
+        words.extend(["push".to_owned(), digest.clone(), name.to_string()]);
+        words.extend(registries.flags().iter().cloned());
+        words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+    };
+    let commands: Vec<_> = names.map(program).collect();
     let lines: Vec<_> = lost.iter().map(|(_, failure)| failure.line.as_str()).collect();
     let line = format!(
         "{} — {digest} is kept in the store; `{}` repeats the push alone",
@@ -177,23 +188,33 @@ fn repeatable(store: &Store, image: &PushImage, lost: Vec<(&Repository, Failure)
 }
 
 /// Returns `--root DIR` where the store is not the one that a command finds by itself.
-fn root_flag(store: &Store) -> String {
+fn root_flag(store: &Store) -> Vec<String> {
     match crate::root_directory(None) {
-        Ok(usual) if usual == store.root() => String::new(),
-        Ok(_) | Err(_) => {
-            let path = store.root().display().to_string();
-            let plain = path.chars().all(|char| char.is_ascii_alphanumeric() || "/._-+@:,".contains(char));
-            match plain {
-                true => format!(" --root {path}"),
-                false => format!(" --root '{}'", path.replace('\'', r"'\''")),
-            }
-        }
+        Ok(usual) if usual == store.root() => Vec::new(),
+        Ok(_) | Err(_) => vec!["--root".to_owned(), store.root().display().to_string()],
+    }
+}
+
+/// Returns a word as a shell reads it.
+fn quoted(word: &str) -> String {
+    match word.chars().all(|char| char.is_ascii_alphanumeric() || "/._-+@:,=".contains(char))
+        && !word.is_empty()
+    {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_stay_words_in_a_shell() {
+        let words = ["--root", "/var/lib/x", "a b", "robot$ci", "it's", ""];
+        let shown: Vec<_> = words.iter().map(|word| quoted(word)).collect();
+        assert_eq!(shown, ["--root", "/var/lib/x", "'a b'", "'robot$ci'", r"'it'\''s'", "''"]);
+    }
 
     #[test]
     fn names_of_one_repository_are_one_push() {

@@ -26,6 +26,8 @@ pub struct RegistryOptions {
     given: Option<(Option<String>, Login)>,
     /// What the user should know once a registry is asked.
     pub notes: Vec<String>,
+    /// The flags as they were typed, for a command that repeats a part of this one.
+    pub again: Vec<String>,
 }
 
 /// Longest password or token that is read.
@@ -43,6 +45,7 @@ impl RegistryOptions {
                 .map_err(|wrong| usage("--authfile", &wrong.why, "xbuild login makes one"))?;
         }
         options.given = given(args, &mut options.notes)?;
+        options.again = args.again();
         Ok(options)
     }
 

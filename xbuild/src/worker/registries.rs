@@ -54,6 +54,11 @@ impl Registries {
         made.as_ref().map_err(Failure::clone)
     }
 
+    /// Returns the flags of a command that asks registries in the same way.
+    pub fn flags(&self) -> &[String] {
+        &self.options.again
+    }
+
     /// Tells the user.
     pub fn tell(&self, text: String) {
         self.events.tell(Event::Note(text));

@@ -243,11 +243,16 @@ fn a_push_that_fails_for_good_keeps_the_image_and_says_how_to_repeat_it() {
         let scratch = Scratch::new().with_busybox();
         let context = dockerfile(&scratch, &["FROM busybox", "RUN echo x > /x", "RUN echo y > /y"]);
         let [one, two] = ["1", "2"].map(|tag| format!("{}/team/app:{tag}", proxy.host));
-        let arguments = ["-t", &one, "-t", &two, "--push"];
+        let arguments = ["-t", &one, "-t", &two, "--push", "--insecure-registry", "none.example"];
         let run =
             scratch.build(&context, &arguments).fails(8, &fragments).fails(8, &["is kept in the store"]);
         let digest = run.stderr.lines().find_map(|line| line.strip_prefix("# image ")).unwrap().to_owned();
         assert_eq!(scratch.digest(&context, &[]), digest);
+        assert!(
+            repeat(&run)
+                .iter()
+                .all(|words| words.ends_with(&["--insecure-registry".into(), "none.example".into()]))
+        );
         // The commands work as they are, once the registry does.
         mended.store(true, std::sync::atomic::Ordering::Relaxed);
         let again = run_as_told(&run);
