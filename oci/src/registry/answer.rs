@@ -154,6 +154,9 @@ pub(super) fn problem(error: &reqwest::Error, host: &str) -> Problem {
         let what = if error.is_connect() { "did not accept a connection" } else { "did not answer in time" };
         return Problem::Timeout { host, what: what.to_owned() };
     }
+    if let Some(detail) = rejected_certificate(error) {
+        return Problem::Tls { host, detail };
+    }
     let (what, transient) = match find::<std::io::Error>(error).map(std::io::Error::kind) {
         Some(std::io::ErrorKind::ConnectionRefused) => ("connection refused".to_owned(), Transient::Briefly),
         Some(std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe) => {
@@ -192,6 +195,15 @@ fn find<'a, E: std::error::Error + 'static>(error: &'a reqwest::Error) -> Option
 
 fn tls_error(error: &reqwest::Error) -> Option<String> {
     find::<rustls::Error>(error).map(|error| error::clean(&error.to_string()))
+}
+
+/// What a server says of our certificate comes after the handshake (RFC 8446 §4.4.2.4), and as text: HTTP/2 hides the
+/// error below it.
+fn rejected_certificate(error: &reqwest::Error) -> Option<String> {
+    let cause = root_cause(error);
+    let words = ["Certificate", "UnknownCA", "AccessDenied"];
+    let rejected = cause.contains("received fatal alert") && words.iter().any(|word| cause.contains(word));
+    rejected.then_some(cause)
 }
 
 fn root_cause(error: &reqwest::Error) -> String {

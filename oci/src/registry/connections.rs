@@ -245,7 +245,10 @@ fn read_identity(
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Problem> {
     let chain = read_certificates(&identity.certificate)?;
     let text = std::fs::read(&identity.key).map_err(|error| bad_file(&identity.key, &error))?;
-    let key = PrivateKeyDer::from_pem_slice(&text).map_err(|error| bad_file(&identity.key, &error))?;
+    let key = PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
+        rustls::pki_types::pem::Error::NoItemsFound => bad_file(&identity.key, &"no PEM key in it"),
+        error => bad_file(&identity.key, &error),
+    })?;
     Ok((chain, key))
 }
 

@@ -100,6 +100,9 @@ fn tls_hint(host: &str, detail: &str) -> String {
     if detail.contains("corrupt message") || detail.contains("InvalidContentType") {
         return format!("does it speak plain HTTP? Then allow it: --insecure-registry {host}");
     }
+    if detail.contains("received fatal alert") && !detail.contains("ProtocolVersion") {
+        return format!("does it want a client certificate? --registry-cert {host}=CERT,KEY");
+    }
     // rustls writes `Expired` or `certificate expired: …`, depending on what it knows.
     let lower = detail.to_ascii_lowercase();
     if ["expired", "not valid yet", "notvalidyet"].iter().any(|word| lower.contains(word)) {
@@ -160,6 +163,10 @@ fn status_hint(status: StatusCode, messages: &[Message], host: &str) -> Option<S
         429 if host.contains("docker.io") => Some("xbuild login gives a higher limit".to_owned()),
         429 => Some("try later".to_owned()),
         412 if says("immutable") => Some("the tag is immutable, choose another".to_owned()),
+        // Go's server and nginx each have their own words.
+        400 if says("http request to an https server") || says("http request was sent to https port") => {
+            Some(format!("it speaks HTTPS: name its authority with --registry-ca {host}=FILE"))
+        }
         413 => Some("a proxy before the registry limits request bodies".to_owned()),
         403 | 412 | 507 if is_quota(messages) => Some(QUOTA.to_owned()),
         500..=599 => Some("the registry is in trouble, try later".to_owned()),

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use oci::reference::DOCKER_HUB;
 use oci::registry::settings::{ClientCertificate, Verification};
 use toml::de::DeTable;
 
@@ -118,6 +117,8 @@ fn beside(document: &Document, path: &str) -> std::path::PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use oci::reference::DOCKER_HUB;
+
     use super::*;
 
     fn read_text(text: &str) -> Result<Layer, Failure> {
