@@ -189,9 +189,17 @@ impl LayerStore {
     ///
     /// # Errors
     /// [`LayerError::Store`], [`LayerError::Archive`].
-    pub fn open_tar(&self, descriptor: &Descriptor) -> Result<impl Read + use<>> {
-        let verified = self.store.layout().open_verified(descriptor)?;
-        let decoder = Decoder::new(BufReader::with_capacity(128 * 1024, verified));
+    pub fn open_tar(&self, descriptor: &Descriptor) -> Result<ReadAhead> {
+        self.decode(descriptor, self.store.layout().open_verified(descriptor)?)
+    }
+
+    /// Decompresses a blob that is read from elsewhere. Whoever reads it to the end must know that it is the one.
+    /// Blocks until its first bytes are there.
+    ///
+    /// # Errors
+    /// [`LayerError::Archive`].
+    pub fn decode(&self, descriptor: &Descriptor, blob: impl Read + Send + 'static) -> Result<ReadAhead> {
+        let decoder = Decoder::new(BufReader::with_capacity(128 * 1024, blob));
         let (decoder, _) = decoder.map_err(|error| archive(descriptor, error.into()))?;
         ReadAhead::new(decoder).map_err(|error| archive(descriptor, error.into()))
     }
@@ -201,7 +209,14 @@ impl LayerStore {
     /// # Errors
     /// [`LayerError::Store`], [`LayerError::Archive`].
     pub fn scan_blob(&self, descriptor: &Descriptor, algorithm: Algorithm) -> Result<Scan> {
-        let tar = self.open_tar(descriptor)?;
+        self.scan(descriptor, self.open_tar(descriptor)?, algorithm)
+    }
+
+    /// Reads the decompressed archive of a blob and hashes what is in it; the diff id is of `algorithm`. Blocking.
+    ///
+    /// # Errors
+    /// [`LayerError::Archive`].
+    pub fn scan(&self, descriptor: &Descriptor, tar: impl Read, algorithm: Algorithm) -> Result<Scan> {
         oci::layer::scan(tar, Limits::default(), algorithm).map_err(|source| archive(descriptor, source))
     }
 

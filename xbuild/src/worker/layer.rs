@@ -1,23 +1,25 @@
 //! Layers in their three residences: remote (a descriptor), packed (a blob), unpacked (a directory). Each is
 //! made from another when somebody needs it, never before.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use executor::layers::{Flavour, LayerId, LayerStore};
 use executor::tree::{self, Merged, MergedLayer};
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use oci::compress::Encoding;
 use oci::document::Descriptor;
-use oci::layer::{ContentHash, LayerIndex, resolve};
+use oci::layer::{ContentHash, LayerIndex, Scan, Source, resolve};
 use oci::pack::Item;
 use oci::reference::Reference;
 use oci::store::{Leased, Store};
-use oci::{ChainId, DiffId, Digest};
+use oci::{ChainId, DiffId};
 use solver::LayerResult;
 use tokio::sync::{OnceCell, watch};
 
 use super::build::Build;
+use super::download::Downloads;
 use super::error::StepError;
 pub use super::packed::{Blob, Settled};
 use super::packed::{Packing, id_of, resolved, settled, wait};
@@ -28,6 +30,9 @@ const FLAVOUR: Flavour = Flavour::Root;
 
 /// How layers of this build are compressed.
 const ENCODING: Encoding = Encoding::GZIP;
+
+/// Layers that are read or unpacked at the same time.
+const LAYERS_AT_ONCE: usize = 4;
 
 /// A stack of layers, lowest first.
 pub type Stack = Arc<[Arc<Layer>]>;
@@ -58,10 +63,8 @@ pub struct Layers {
     store: Arc<Store>,
     layers: LayerStore,
     build: Arc<Build>,
-    registries: Arc<Registries>,
     fresh: Mutex<Vec<Arc<Layer>>>,
-    /// Blobs that were or are being downloaded. Several stages may need the same one at the same time.
-    downloads: Mutex<BTreeMap<Digest, Arc<OnceCell<()>>>>,
+    downloads: Downloads,
 }
 
 impl Layer {
@@ -118,7 +121,8 @@ impl Layers {
     /// Works on `store`, downloading through `registries`.
     pub fn new(store: Arc<Store>, build: Arc<Build>, registries: Arc<Registries>) -> Self {
         let layers = LayerStore::new((*store).clone(), FLAVOUR);
-        Self { store, layers, build, registries, fresh: Mutex::default(), downloads: Mutex::default() }
+        let downloads = Downloads::new(Arc::clone(&store), registries);
+        Self { store, layers, build, downloads, fresh: Mutex::default() }
     }
 
     /// Packs what a RUN wrote in the background. `upper` is named `fs` and alone in its directory; `index` needs
@@ -202,26 +206,7 @@ impl Layers {
 
     /// Makes sure that a blob is in the store, downloading it where it is not.
     pub async fn download(&self, blob: &Blob) -> Result<(), StepError> {
-        let Some(remote) = &blob.remote else { return Ok(()) };
-        let digest = oci::document::digest_of(&blob.descriptor).map_err(oci::Error::from)?;
-        let download = {
-            let mut downloads = self.downloads.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(downloads.entry(digest).or_default())
-        };
-        let run = || self.download_blob(remote, digest, blob.descriptor.size());
-        download.get_or_try_init(run).await.map(drop)
-    }
-
-    async fn download_blob(&self, remote: &Reference, digest: Digest, size: u64) -> Result<(), StepError> {
-        let layout = self.store.layout();
-        if layout.has(&digest)? {
-            return Ok(());
-        }
-        self.store.check_space(size)?;
-        let incoming = layout.incoming()?;
-        self.registries.client()?.pull_file(remote, digest, size, incoming.file()?).await?;
-        incoming.finish_verified(&digest, size)?;
-        Ok(())
+        self.downloads.finish(blob).await
     }
 
     /// Packs a layer again whose blob was removed while its directory stayed.
@@ -264,40 +249,51 @@ impl Layers {
     }
 
     /// Returns the indexes of a stack, lowest first. Layers whose index nobody has made yet are downloaded and
-    /// read.
+    /// read, several at a time.
     pub async fn indexes(&self, stack: &Stack) -> Result<Vec<Arc<LayerIndex>>, StepError> {
-        let mut indexes: Vec<Arc<LayerIndex>> = Vec::with_capacity(stack.len());
-        for layer in stack.iter() {
-            let position = indexes.len();
-            let index = layer.index.get_or_try_init(|| self.index(stack, position, &indexes)).await?.clone();
-            indexes.push(index);
-        }
-        Ok(indexes)
+        let indexes = (0..stack.len()).map(|position| self.index(stack, position));
+        futures_util::stream::iter(indexes).buffered(LAYERS_AT_ONCE).try_collect().await
     }
 
-    async fn index(
-        &self,
-        stack: &Stack,
-        position: usize,
-        below: &[Arc<LayerIndex>],
-    ) -> Result<Arc<LayerIndex>, StepError> {
+    async fn index(&self, stack: &Stack, position: usize) -> Result<Arc<LayerIndex>, StepError> {
+        stack[position].index.get_or_try_init(|| self.make_index(stack, position)).await.cloned()
+    }
+
+    async fn make_index(&self, stack: &Stack, position: usize) -> Result<Arc<LayerIndex>, StepError> {
         let ids = self.ids(stack, position).await?;
         if let Some(index) = ids.iter().find_map(|id| self.layers.index(*id)) {
             return Ok(index);
         }
         let blob = self.blob(&stack[position]).await?;
-        self.download(&blob).await?;
-        let (layers, below) = (self.layers.clone(), below.to_vec());
-        let root = self.store.root().to_owned();
+        let algorithm = blob.diff_id.0.algorithm();
+        let (layers, descriptor) = (self.layers.clone(), blob.descriptor.clone());
+        let scan = move |tar| layers.scan(&descriptor, tar, algorithm);
+        let scan = self.downloads.read(&self.layers, &blob, scan).await?;
+        let below = self.below(stack, position, &scan).await?;
+        let (layers, root) = (self.layers.clone(), self.store.root().to_owned());
         blocking(move || {
             let failed = |error| StepError::layer(error, &root);
-            let scan = layers.scan_blob(&blob.descriptor, blob.diff_id.0.algorithm()).map_err(failed)?;
             let resolved = resolved(&scan, &below, &blob)?;
             let index = Arc::new(resolved.index.clone());
             layers.put_index(id_of(&resolved, ids), &index).map_err(failed)?;
             Ok(index)
         })
         .await
+    }
+
+    /// Returns the indexes below a layer where it does not stand for itself, and none where it does.
+    async fn below(
+        &self,
+        stack: &Stack,
+        position: usize,
+        scan: &Scan,
+    ) -> Result<Vec<Arc<LayerIndex>>, StepError> {
+        if resolve(scan).is_ok_and(|resolved| resolved.self_contained) {
+            return Ok(Vec::new());
+        }
+        let stack: Stack = stack[..position].into();
+        // Indexes below may need those below them, and so on.
+        Box::pin(self.indexes(&stack)).await
     }
 
     /// Returns a stack as a tree of which only the metadata and the account files can be read.
@@ -343,14 +339,13 @@ impl Layers {
 
     /// Returns the unpacked directories of a stack, **topmost first** as overlayfs takes them.
     pub async fn directories(&self, stack: &Stack) -> Result<Vec<PathBuf>, StepError> {
-        self.download_missing(stack).await?;
-        for position in 0..stack.len() {
-            self.unpack(stack, position).await?;
-        }
+        let unpacked = (0..stack.len()).map(|position| self.unpack(stack, position));
+        let unpacked = futures_util::stream::iter(unpacked).buffered(LAYERS_AT_ONCE).try_collect::<Vec<()>>();
+        tokio::try_join!(self.download_missing(stack), unpacked)?;
         Ok(stack.iter().rev().map(|layer| layer.place().expect("all were made").to_owned()).collect())
     }
 
-    /// Downloads all blobs at once that unpacking would ask for one after the other.
+    /// Downloads all blobs, also those whose turn to be unpacked has not come.
     async fn download_missing(&self, stack: &Stack) -> Result<(), StepError> {
         let remote = stack
             .iter()
@@ -381,23 +376,12 @@ impl Layers {
             return Ok(path);
         }
         let blob = self.blob(layer).await?;
-        self.download(&blob).await?;
         self.store.check_space(blob.descriptor.size())?;
-        let layers = self.layers.clone();
-        let (tar, algorithm) = (blob.descriptor.clone(), blob.diff_id.0.algorithm());
-        let root = self.store.root().to_owned();
-        let streamed = blocking(move || {
-            let failed = |error| StepError::layer(error, &root);
-            layers.open_tar(&tar).and_then(|tar| layers.stream(tar, algorithm)).map_err(failed)
-        })
-        .await?;
-        // Only a layer that does not stand for itself needs what is below it.
-        let (mut below, mut lower) = (Vec::new(), Vec::new());
-        if !resolve(streamed.scan()).is_ok_and(|resolved| resolved.self_contained) {
-            let stack: Stack = stack[..position].into();
-            below = self.indexes(&stack).await?;
-            lower = stack.iter().map(|layer| layer.place().map(Path::to_owned)).collect();
-        }
+        let (layers, algorithm) = (self.layers.clone(), blob.diff_id.0.algorithm());
+        let stream = move |tar| layers.stream(tar, algorithm);
+        let streamed = self.downloads.read(&self.layers, &blob, stream).await?;
+        let below = self.below(stack, position, streamed.scan()).await?;
+        let lower = self.lower(stack, position, streamed.scan(), &below, &blob).await?;
         let (layers, root) = (self.layers.clone(), self.store.root().to_owned());
         blocking(move || {
             let failed = |error| StepError::layer(error, &root);
@@ -413,6 +397,29 @@ impl Layers {
             Ok(path)
         })
         .await
+    }
+
+    /// Returns the directories of the layers below, where a layer has files of theirs.
+    async fn lower(
+        &self,
+        stack: &Stack,
+        position: usize,
+        scan: &Scan,
+        below: &[Arc<LayerIndex>],
+        blob: &Blob,
+    ) -> Result<Vec<Option<PathBuf>>, StepError> {
+        // A layer that stands for itself has none below.
+        if below.is_empty() {
+            return Ok(Vec::new());
+        }
+        let resolved = resolved(scan, below, blob)?;
+        for source in &resolved.sources {
+            if let Source::Below { layer, .. } = source {
+                // Hard links lead downwards only, so this ends.
+                Box::pin(self.unpack(stack, *layer)).await?;
+            }
+        }
+        Ok(stack[..position].iter().map(|layer| layer.place().map(Path::to_owned)).collect())
     }
 
     /// Unpacks planned entries into a directory of this build.

@@ -4,6 +4,7 @@
 pub mod build;
 mod caches;
 mod copy;
+mod download;
 pub mod error;
 pub mod layer;
 mod mounted;

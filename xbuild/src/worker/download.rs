@@ -1,0 +1,135 @@
+//! Blobs on their way from registries into the store. Each is downloaded once, however many need it, and can be read
+//! while it arrives.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use executor::layers::{LayerError, LayerStore};
+use oci::Digest;
+use oci::compress::ReadAhead;
+use oci::reference::Reference;
+use oci::registry::Arrival;
+use oci::store::Store;
+use tokio::sync::{OnceCell, watch};
+
+use super::error::StepError;
+use super::layer::blocking;
+use super::packed::Blob;
+use super::registries::Registries;
+
+/// The downloads of one command.
+pub struct Downloads {
+    store: Arc<Store>,
+    registries: Arc<Registries>,
+    blobs: Mutex<BTreeMap<Digest, Arc<Download>>>,
+}
+
+/// One blob, which several layers of several stages may need.
+struct Download {
+    done: OnceCell<()>,
+    place: watch::Sender<Place>,
+}
+
+/// Where a blob's bytes can be read.
+#[derive(Clone)]
+enum Place {
+    /// Not known yet.
+    Unknown,
+    /// In a file that is being written.
+    Arriving(Arc<Arrival>),
+    /// In the store.
+    Store,
+    /// Nowhere: the download says why.
+    Nowhere,
+}
+
+impl Downloads {
+    /// Downloads into `store` through `registries`.
+    pub fn new(store: Arc<Store>, registries: Arc<Registries>) -> Self {
+        Self { store, registries, blobs: Mutex::default() }
+    }
+
+    /// Makes sure that a blob is in the store.
+    pub async fn finish(&self, blob: &Blob) -> Result<(), StepError> {
+        let Some(remote) = &blob.remote else { return Ok(()) };
+        let digest = oci::document::digest_of(&blob.descriptor).map_err(oci::Error::from)?;
+        self.run(&self.download(digest), remote, digest, blob.descriptor.size()).await
+    }
+
+    /// Does `work` on a thread that may block, with the decompressed archive of a blob, which is in the store
+    /// afterwards. The archive may still be arriving: what `work` makes of it counts only when all of this succeeds.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        layers: &LayerStore,
+        blob: &Blob,
+        work: impl FnOnce(ReadAhead) -> Result<T, LayerError> + Send + 'static,
+    ) -> Result<T, StepError> {
+        let (layers, descriptor) = (layers.clone(), blob.descriptor.clone());
+        let root = self.store.root().to_owned();
+        let failed = move |error| StepError::layer(error, &root);
+        let Some(remote) = &blob.remote else {
+            return blocking(move || layers.open_tar(&descriptor).and_then(work).map_err(failed)).await;
+        };
+        let digest = oci::document::digest_of(&descriptor).map_err(oci::Error::from)?;
+        let download = self.download(digest);
+        let reading = async {
+            let mut place = download.place.subscribe();
+            let place = place.wait_for(|place| !matches!(place, Place::Unknown)).await;
+            let place = place.map_or(Place::Nowhere, |place| place.clone());
+            blocking(move || match place {
+                Place::Arriving(arrival) => {
+                    layers.decode(&descriptor, arrival.reader()).and_then(work).map_err(failed)
+                }
+                Place::Store => layers.open_tar(&descriptor).and_then(work).map_err(failed),
+                Place::Unknown | Place::Nowhere => Err(StepError::Stopped),
+            })
+            .await
+        };
+        let downloading = self.run(&download, remote, digest, blob.descriptor.size());
+        // A reader of what does not arrive fails, too, but only the download knows why.
+        let (downloaded, read) = tokio::join!(downloading, reading);
+        downloaded.and(read)
+    }
+
+    fn download(&self, digest: Digest) -> Arc<Download> {
+        let mut blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Download { done: OnceCell::new(), place: watch::Sender::new(Place::Unknown) });
+        Arc::clone(blobs.entry(digest).or_insert_with(new))
+    }
+
+    async fn run(
+        &self,
+        download: &Download,
+        remote: &Reference,
+        digest: Digest,
+        size: u64,
+    ) -> Result<(), StepError> {
+        let run = || async {
+            let done = self.fetch(download, remote, digest, size).await;
+            download.place.send_replace(if done.is_ok() { Place::Store } else { Place::Nowhere });
+            done
+        };
+        download.done.get_or_try_init(run).await.map(drop)
+    }
+
+    async fn fetch(
+        &self,
+        download: &Download,
+        remote: &Reference,
+        digest: Digest,
+        size: u64,
+    ) -> Result<(), StepError> {
+        let layout = self.store.layout();
+        if layout.has(&digest)? {
+            return Ok(());
+        }
+        self.store.check_space(size)?;
+        let incoming = layout.incoming()?;
+        let arrival = Arrival::new(incoming.file()?);
+        let client = self.registries.client()?;
+        download.place.send_replace(Place::Arriving(Arc::clone(&arrival)));
+        client.pull_arriving(remote, digest, size, &arrival).await?;
+        incoming.finish_verified(&digest, size)?;
+        Ok(())
+    }
+}
