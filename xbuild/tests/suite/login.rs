@@ -217,11 +217,11 @@ fn passwords_are_on_no_command_line_and_logins_say_who() {
     assert_eq!(run.stdout, "Not logged in to any registry\n");
 }
 
-/// A registry whose tokens come from `/token`, for who knows the password.
-fn token_registry() -> String {
+/// A registry whose tokens come from `/token`, its own or that of another such registry, for who knows the password.
+pub fn token_registry(realm: Option<&str>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = listener.local_addr().unwrap().to_string();
-    let own = host.clone();
+    let realm = realm.unwrap_or(&host).to_owned();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
@@ -244,7 +244,8 @@ fn token_registry() -> String {
             } else if has("authorization: Bearer t0ken") {
                 ("200 OK", String::new(), "{}")
             } else {
-                let asks = format!("WWW-Authenticate: Bearer realm=\"http://{own}/token\",service=\"s\"\r\n");
+                let asks =
+                    format!("WWW-Authenticate: Bearer realm=\"http://{realm}/token\",service=\"s\"\r\n");
                 ("401 Unauthorized", asks, "{}")
             };
             let length = body.len();
@@ -260,7 +261,7 @@ fn token_registry() -> String {
 #[test]
 fn a_token_server_checks_the_password_too() {
     let scratch = Scratch::new();
-    let host = token_registry();
+    let host = token_registry(None);
     let login = ["login", host.as_str(), "--username", "ci", "--password-stdin"];
     run(&scratch, &login, &[], "no").fails(4, &["incorrect username or password", &host]);
     run(&scratch, &login, &[], "s3cret").ok();
