@@ -244,19 +244,21 @@ impl Layout {
     pub fn copy_from(&self, from: &Self, descriptor: &Descriptor) -> Result<()> {
         let (digest, size) = expectation(descriptor)?;
         let mut reader = from.open_verified(descriptor)?;
-        let mut writer = self.writer_by(digest.algorithm())?;
+        // The reader hashes; once is enough.
+        let incoming = self.incoming()?;
+        let mut file = incoming.file()?;
         let mut buffer = vec![0; COPIED];
         loop {
             match reader.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(read) => {
-                    writer.write_all(&buffer[..read]).map_err(Error::io("write a blob in", &self.root))?;
+                    file.write_all(&buffer[..read]).map_err(Error::io("write a blob in", &self.root))?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(from.read_error(digest, error)),
             }
         }
-        writer.finish_expecting(&digest, size).map(drop)
+        incoming.finish_verified(&digest, size).map(drop)
     }
 
     /// Reads a blob of at most `limit` bytes and verifies it.

@@ -1,11 +1,13 @@
 //! Images in every place that one can be in: opened as a source, written to a target.
 //!
-//! In reading order: `archive` (tar files by offset), `docker` (what `docker save` writes), `source` (an opened
-//! image: documents by digest, blobs wherever they are), `contents` (all that an image consists of), `pack`
-//! (uncompressed layers to gzip), `target` (store, layout, archives), `push` (registries). Whatever is read is
-//! verified on the way; documents travel as the bytes they are, so a copy has its original's digest.
+//! In reading order: `archive` (tar files by offset), `docker` (what `docker save` writes), `choose` (one of a layout's
+//! images), `source` (an opened image: documents by digest, blobs wherever they are), `contents` (all that an image
+//! consists of), `pack` (uncompressed layers to gzip), `target` (store, layout, archives), `push` (registries),
+//! `gather` (what an index needs in the store). Whatever is read is verified on the way; documents travel as the bytes
+//! they are, so a copy has its original's digest.
 
 mod archive;
+mod choose;
 mod contents;
 mod docker;
 mod gather;

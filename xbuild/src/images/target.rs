@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use exporter::archive::{self, Parts};
 use exporter::layout::{Label, labels};
@@ -15,6 +16,7 @@ use oci::reference::Reference;
 use oci::store::{Leased, Store};
 use oci::{Digest, Platform};
 
+use super::archive::Extent;
 use super::contents::{Contents, platforms};
 use super::pack;
 use super::source::{Blob, Place, Source};
@@ -25,6 +27,9 @@ use crate::location::{Location, Version};
 
 /// Bytes that are copied at once.
 const COPIED: usize = 256 << 10;
+
+/// Bytes of a file from which on verifying it is worth a thread.
+const BESIDE: u64 = 1 << 20;
 
 /// What was written.
 #[derive(Debug, Clone)]
@@ -143,7 +148,10 @@ async fn into_directory(
         Ok(Written { digest: source.root.digest(), names: names_of(&labels) })
     };
     let written = write.await;
-    if new && written.is_err() {
+    // Somebody else may have listed an image there meanwhile.
+    let is_empty =
+        || Layout::open(path).is_ok_and(|layout| layout.names().is_ok_and(|names| names.is_empty()));
+    if new && written.is_err() && is_empty() {
         // What cannot be removed is a valid layout that lists nothing.
         let _ = oci::store::remove_tree(path);
     }
@@ -276,10 +284,16 @@ async fn fill(layout: &Layout, source: &Source, contents: &Contents) -> Result<(
                 source.client()?.pull_file(&reference, *digest, size, incoming.file()?).await?;
                 incoming.finish_verified(digest, size)?;
             }
-            Blob::Bytes(bytes) => drop(write_blob(layout, source, digest, size, &bytes[..])?),
-            Blob::Kept(extent) | Blob::Foreign(extent) => tokio::task::block_in_place(|| {
+            Blob::Bytes(bytes) => write_blob(layout, source, digest, size, &bytes[..])?,
+            Blob::Foreign(extent) => tokio::task::block_in_place(|| {
                 let reader = extent.open().map_err(|error| source.damaged(digest, &error.to_string()))?;
                 write_blob(layout, source, digest, size, reader)
+            })?,
+            Blob::Kept(extent) => tokio::task::block_in_place(|| {
+                let incoming = layout.incoming()?;
+                transfer(source, digest, &extent, &mut incoming.file()?, at_layout(layout))?;
+                incoming.finish_verified(digest, size)?;
+                Ok::<_, Failure>(())
             })?,
         }
         Ok::<_, Failure>(())
@@ -299,6 +313,7 @@ pub(super) fn put_documents(layout: &Layout, contents: &Contents) -> Result<(), 
     Ok(())
 }
 
+/// Writes a small blob, or one whose bytes come through a reader.
 pub(super) fn write_blob(
     layout: &Layout,
     source: &Source,
@@ -306,11 +321,47 @@ pub(super) fn write_blob(
     size: u64,
     reader: impl Read,
 ) -> Result<(), Failure> {
-    let full = |error| Failure::from(oci::Error::io("write a blob in", layout.root())(error));
-    let mut writer = layout.writer_by(digest.algorithm())?;
-    verified_copy(source, digest, size, reader, |bytes| writer.write_all(bytes).map_err(full))?;
-    writer.finish_expecting(digest, size)?;
+    let incoming = layout.incoming()?;
+    let mut file = incoming.file()?;
+    verified_copy(source, digest, size, reader, |bytes| file.write_all(bytes).map_err(at_layout(layout)))?;
+    incoming.finish_verified(digest, size)?;
     Ok(())
+}
+
+/// What a failed write into a layout means.
+fn at_layout(layout: &Layout) -> impl Fn(io::Error) -> Failure {
+    |error| oci::Error::io("write a blob in", layout.root())(error).into()
+}
+
+/// Copies the bytes of a file inside the kernel, where it can, while they are verified beside it. Only for files that
+/// nobody else writes to: what is verified and what is copied are two reads.
+fn transfer(
+    source: &Source,
+    digest: &Digest,
+    extent: &Extent,
+    out: &mut File,
+    full: impl Fn(io::Error) -> Failure,
+) -> Result<(), Failure> {
+    let open = || extent.open().map_err(|error| source.damaged(digest, &error.to_string()));
+    if extent.size < BESIDE {
+        return verified_copy(source, digest, extent.size, open()?, |bytes| {
+            out.write_all(bytes).map_err(&full)
+        });
+    }
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let verifier = scope.spawn(|| {
+            let stopped = || Failure::new(Class::Internal, &["the copy ended"]);
+            verified_copy(source, digest, extent.size, open()?, |_| {
+                if over.load(Ordering::Relaxed) { Err(stopped()) } else { Ok(()) }
+            })
+        });
+        let copied = io::copy(&mut open()?, out);
+        over.store(copied.is_err(), Ordering::Relaxed);
+        let verified = verifier.join().expect("verifying does not panic");
+        copied.map_err(full)?;
+        verified
+    })
 }
 
 /// Hands the verified bytes of `reader` on. What is wrong with them is the source's.
@@ -344,17 +395,18 @@ fn archived_blob(
     let full = |error: io::Error| {
         Failure::new(io_class(&error, Class::Usage), &["cannot write the archive", "", &error.to_string()])
     };
-    let mut write = |bytes: &[u8]| out.write_all(bytes).map_err(full);
     if let Some(root) = contents.documents.iter().find(|root| root.digest() == *digest) {
-        return write(root.raw());
+        return out.write_all(root.raw()).map_err(full);
     }
+    let mut write = |bytes: &[u8]| out.write_all(bytes).map_err(full);
     let descriptor = contents.blobs.get(digest).expect("every blob of the archive is one of the image");
     match source.blob(descriptor)? {
         Blob::Bytes(bytes) => verified_copy(source, digest, size, &bytes[..], write),
-        Blob::Kept(extent) | Blob::Foreign(extent) => {
+        Blob::Foreign(extent) => {
             let reader = extent.open().map_err(|error| source.damaged(digest, &error.to_string()))?;
             verified_copy(source, digest, size, reader, write)
         }
+        Blob::Kept(extent) => transfer(source, digest, &extent, out, full),
         Blob::Remote(reference) => {
             let client = source.client()?;
             tokio::runtime::Handle::current().block_on(async {

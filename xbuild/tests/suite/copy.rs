@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::harness::{Registry, Run, Scratch, finish, have, tool};
+use crate::proxy::Proxy;
 
 /// A place for images in a scratch directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,6 +167,27 @@ fn between_registries_nothing_touches_the_store() {
     assert_eq!(pulled.digest(), digest);
     let one = fresh.xbuild(&["pull", &names[2]]).ok().digest();
     assert_ne!(one, digest, "one platform is what pull is about");
+}
+
+#[test]
+fn within_a_registry_blobs_are_linked_and_never_travel() {
+    let Some(registry) = Registry::start() else { return };
+    let builder = Scratch::new();
+    app(&builder);
+    builder.xbuild(&["push", "app:1", &format!("{}/base/app:1", registry.host)]).ok();
+    let proxy = Proxy::start(&registry.host);
+    let scratch = Scratch::new();
+    // A name that the store has not is asked for in its registry.
+    let from = format!("{}/base/app:1", proxy.host);
+    scratch.xbuild(&["copy", &from, &format!("docker://{}/other/app:2", proxy.host)]).ok();
+    let log = proxy.log();
+    assert!(log.iter().any(|exchange| exchange.target.contains("mount=")), "{log:?}");
+    let moved = log.iter().filter(|exchange| exchange.is_blob());
+    let moved: Vec<_> = moved
+        .filter(|exchange| exchange.sent > 0 || (exchange.method == "GET" && exchange.answered > 0))
+        .collect();
+    assert!(moved.is_empty(), "{moved:?}");
+    assert!(log.last().unwrap().is_manifest(), "{log:?}");
 }
 
 /// What skopeo makes of an image: layers of a Docker archive are uncompressed there.

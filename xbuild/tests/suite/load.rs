@@ -1,6 +1,8 @@
 //! `xbuild load`: archives of `docker save` and its like, and hostile ones.
 
+use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
 use crate::copy::{app, json, multi};
@@ -157,6 +159,112 @@ fn several_images_of_one_archive_are_loaded_or_chosen() {
     scratch.xbuild(&["copy", &format!("docker-archive:{file}:b:1"), "chosen"]).ok();
     scratch.xbuild(&["copy", &format!("docker-archive:{file}"), "x"]).fails(2, &["a:1, b:1"]);
     scratch.xbuild(&["copy", &format!("docker-archive:{file}:z"), "x"]).fails(4, &["z:latest", "a:1, b:1"]);
+}
+
+/// The members of an archive, by name.
+fn members(path: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut archive = tar::Archive::new(File::open(path).unwrap());
+    let files = archive.entries().unwrap().map(|entry| {
+        let mut entry = entry.unwrap();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        (entry.path().unwrap().display().to_string(), bytes)
+    });
+    files.filter(|(name, _)| !name.ends_with('/')).collect()
+}
+
+fn write(path: &Path, members: &BTreeMap<String, Vec<u8>>) {
+    let mut builder = tar::Builder::new(File::create(path).unwrap());
+    for (name, bytes) in members {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        header.set_cksum();
+        builder.append_data(&mut header, name, &bytes[..]).unwrap();
+    }
+    builder.finish().unwrap();
+}
+
+fn blob(digest: &serde_json::Value) -> String {
+    format!("blobs/{}", digest.as_str().unwrap().replace(':', "/"))
+}
+
+#[test]
+fn an_index_beside_the_blobs_of_one_platform_is_loaded_as_that_platform() {
+    let scratch = Scratch::new();
+    multi(&scratch);
+    let (whole, sparse) = (scratch.path().join("whole.tar"), scratch.path().join("sparse.tar"));
+    scratch.xbuild(&["save", "multi:1", "-o", &format!("type=oci,dest={}", whole.display())]).ok();
+    let index = json(&scratch.xbuild(&["inspect", "multi:1"]).ok().stdout)["index"].clone();
+    let mut kept = members(&whole);
+    for entry in &index["manifests"].as_array().unwrap()[1..] {
+        kept.remove(&blob(&entry["digest"]));
+    }
+    write(&sparse, &kept);
+    // As podman and nerdctl save one platform of an index.
+    let fresh = Scratch::new();
+    let loaded = fresh.xbuild(&["load", "-i", sparse.to_str().unwrap()]).ok();
+    assert_eq!(loaded.digest(), index["manifests"][0]["digest"].as_str().unwrap());
+    assert!(loaded.stderr.contains("only linux/amd64 of the index"), "{loaded:?}");
+    fresh.xbuild(&["inspect", "multi:1"]).ok();
+    // A copy is whole or none.
+    let archive = format!("oci-archive:{}", sparse.display());
+    fresh.xbuild(&["copy", &archive, "x"]).fails(4, &["incomplete image", "is missing"]);
+    fresh.xbuild(&["copy", "--platform", "linux/amd64", &archive, "x"]).ok();
+    // Docker with containerd's image store adds its list to the same; the manifest keeps its digest.
+    let manifest = json(&String::from_utf8_lossy(&kept[&blob(&index["manifests"][0]["digest"])]));
+    let layers: Vec<_> =
+        manifest["layers"].as_array().unwrap().iter().map(|layer| blob(&layer["digest"])).collect();
+    let list = serde_json::json!([{
+        "Config": blob(&manifest["config"]["digest"]), "RepoTags": ["from-docker:1"], "Layers": layers,
+    }]);
+    kept.insert("manifest.json".to_owned(), list.to_string().into_bytes());
+    write(&sparse, &kept);
+    let fresh = Scratch::new();
+    let loaded = fresh.xbuild(&["load", "-i", sparse.to_str().unwrap()]).ok();
+    assert_eq!(loaded.digest(), index["manifests"][0]["digest"].as_str().unwrap());
+    fresh.xbuild(&["inspect", "from-docker:1"]).ok();
+}
+
+#[test]
+fn a_layout_of_uncompressed_layers_beside_dockers_list_is_packed() {
+    let scratch = Scratch::new();
+    let one = layer("one");
+    let id = config(&[digest(&one)]);
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest(&id), "size": id.len() },
+        "layers": [{ "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest(&one), "size": one.len() }],
+    });
+    let manifest = manifest.to_string().into_bytes();
+    let index = serde_json::json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [{
+            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest(&manifest), "size": manifest.len(),
+            "annotations": { "io.containerd.image.name": "docker.io/library/new:1", "org.opencontainers.image.ref.name": "1" },
+        }],
+    });
+    let path = |bytes: &[u8]| format!("blobs/{}", digest(bytes).replace(':', "/"));
+    let list = serde_json::json!([{ "Config": path(&id), "RepoTags": ["new:1"], "Layers": [path(&one)] }]);
+    // As Docker 25 and newer save, without containerd's image store.
+    let members = BTreeMap::from([
+        (path(&id), id.clone()),
+        (path(&one), one.clone()),
+        (path(&manifest), manifest.clone()),
+        ("index.json".to_owned(), index.to_string().into_bytes()),
+        ("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
+        ("manifest.json".to_owned(), list.to_string().into_bytes()),
+    ]);
+    let file = scratch.path().join("new.tar");
+    write(&file, &members);
+    let loaded = scratch.xbuild(&["load", "-i", file.to_str().unwrap()]).ok();
+    let value = json(&scratch.xbuild(&["inspect", "new:1"]).ok().stdout);
+    assert_eq!(value["manifest"]["layers"][0]["mediaType"], "application/vnd.oci.image.layer.v1.tar+gzip");
+    assert_eq!(value["manifest"]["config"]["digest"], digest(&id));
+    assert!(loaded.stderr.contains("1 layer"), "{loaded:?}");
+    // Who names it an OCI archive wants it as it is.
+    let as_is = scratch.xbuild(&["copy", &format!("oci-archive:{}", file.display()), "as-is"]).ok();
+    assert_eq!(as_is.digest(), digest(&manifest));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Choosing an image of a layout by what a user wrote.
 
+use oci::{Digest, document, media_type};
+
 use super::*;
 
 fn entry(number: u8, full: &str, ref_name: &str) -> Descriptor {
