@@ -1,6 +1,7 @@
 //! The command line as meant: values parsed, environment read once, contradictions refused.
 
 pub mod annotation;
+mod image_output;
 pub mod output;
 pub mod registry;
 mod values;
@@ -19,8 +20,10 @@ use crate::failure::{Class, Failure};
 use crate::location::Location;
 use crate::sources::context;
 pub use crate::sources::context::Argument as Context;
-pub use output::{Output, OutputKind};
 pub use annotation::{Annotation, Place};
+use image_output::{ImageOutput, PushBy};
+use output::BuildOutput;
+pub use output::{Output, OutputKind};
 pub use registry::RegistryOptions;
 pub use values::{parse_size, variable};
 
@@ -137,6 +140,8 @@ pub struct BuildOptions {
     pub limits: Limits,
     /// Where the result goes besides the store.
     pub outputs: Vec<Output>,
+    /// Repositories that get the image without a tag.
+    pub by_digest: Vec<Reference>,
     /// Push to the registries of the tags.
     pub push: bool,
     /// Load into docker or podman.
@@ -180,9 +185,6 @@ impl BuildOptions {
         let context = context(&args.context)?;
         let build_args = args.build_arg.iter().map(|text| build_arg(text)).collect::<Result<Vec<_>, _>>()?;
         let build_args: Vec<_> = build_args.into_iter().flatten().collect();
-        if args.push && args.tag.is_empty() {
-            return Err(usage("--push", "there is no name to push to", "give one with -t"));
-        }
         if context == Context::Stdin && args.file.as_deref() == Some(Path::new("-")) {
             let why = "standard input cannot be both the context and the Dockerfile";
             return Err(usage("-f -", why, "give one of them another way"));
@@ -193,15 +195,15 @@ impl BuildOptions {
             return Err(usage("--password-stdin", why, "set XBUILD_PASSWORD instead"));
         }
         let tags: Vec<_> = args.tag.iter().map(|name| values::tag("-t", name)).collect::<Result<_, _>>()?;
-        let platforms = values::platforms(&args.platform)?;
+        let Destinations { tags, by_digest, push, outputs, annotations: said } = destinations(&args, tags)?;
+        let platforms = platforms(&args.platform)?;
         let form = form(&platforms, &build_args)?;
-        let outputs = args.output.iter().map(|text| output::parse("-o", text)).collect::<Result<Vec<_>, _>>()?;
         check_outputs(form, &outputs, args.load)?;
         let mut annotations = Vec::new();
         for text in &args.annotation {
             annotations.extend(annotation::parse("--annotation", text)?);
         }
-        annotations.extend(outputs.iter().flat_map(|output| output.annotations.iter().cloned()));
+        annotations.extend(said);
         check_annotations(form, &annotations)?;
         Ok(Self {
             context,
@@ -246,7 +248,7 @@ impl BuildOptions {
                 pids: args.pids_limit,
             },
             outputs,
-            push: args.push,
+            push,
             load: args.load,
             iidfile: args.iidfile,
             metadata_file: args.metadata_file,
@@ -265,8 +267,9 @@ impl BuildOptions {
             jobs: args.jobs.unwrap_or_else(default_jobs).max(1),
             source_date_epoch: values::source_date_epoch(&build_args)?,
             build_args,
-            registry: RegistryOptions::new(&args.registry)?.for_images(&tags)?,
+            registry: RegistryOptions::new(&args.registry)?.for_images(tags.iter().chain(&by_digest))?,
             tags,
+            by_digest,
         })
     }
 }
@@ -311,6 +314,60 @@ pub fn host_ca(text: &str) -> Result<PathBuf, Failure> {
             ],
         )
     })
+}
+
+/// Where results go.
+struct Destinations {
+    tags: Vec<Reference>,
+    by_digest: Vec<Reference>,
+    push: bool,
+    outputs: Vec<Output>,
+    annotations: Vec<Annotation>,
+}
+
+/// Says what `-t`, `-o` and `--push` mean together.
+fn destinations(args: &BuildArgs, tags: Vec<Reference>) -> Result<Destinations, Failure> {
+    let mut found = Destinations {
+        tags,
+        by_digest: Vec::new(),
+        push: args.push,
+        outputs: Vec::new(),
+        annotations: Vec::new(),
+    };
+    for text in &args.output {
+        match output::parse_of_build("-o", text)? {
+            BuildOutput::File(output) => {
+                found.annotations.extend(output.annotations.iter().cloned());
+                found.outputs.push(output);
+            }
+            BuildOutput::Image(ImageOutput { names, push, annotations }) => {
+                found.annotations.extend(annotations);
+                found.push |= push == PushBy::Tag;
+                if push != PushBy::Digest {
+                    found.tags.extend(names);
+                } else if names.is_empty() {
+                    let why = "there is no repository to push to";
+                    return Err(usage(&format!("-o {text}"), why, "add name=REPOSITORY, without a tag"));
+                } else {
+                    found.by_digest.extend(names);
+                }
+            }
+        }
+    }
+    if found.push && found.tags.is_empty() {
+        let flag = if args.push { "--push" } else { "-o push=true" };
+        return Err(usage(flag, "there is no name to push to", "give one with -t"));
+    }
+    Ok(found)
+}
+
+/// The platforms of the flag, else of docker's variable.
+fn platforms(values: &[String]) -> Result<Vec<Platform>, Failure> {
+    const NAME: &str = "DOCKER_DEFAULT_PLATFORM";
+    match variable(NAME).filter(|text| values.is_empty() && !text.is_empty()) {
+        Some(text) => values::platforms(&[text]),
+        None => values::platforms(values),
+    }
 }
 
 /// Several platforms make an index; `BUILDKIT_MULTI_PLATFORM` asks for one of a single image too.

@@ -85,7 +85,8 @@ pub struct BuildArgs {
     /// CPUs of RUN steps, such as 0-3 or 0,1
     #[arg(long, value_name = "LIST")]
     pub cpuset_cpus: Option<String>,
-    /// Where the result goes: type=oci|docker|tar|local,dest=PATH (default: the store)
+    /// Where the result goes besides the store: type=oci|docker|tar|local,dest=PATH, or type=image|registry with
+    /// name=NAME, push=true, push-by-digest=true
     #[arg(short, long, value_name = "SPEC")]
     pub output: Vec<String>,
     /// Push the image to its registry

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::annotation::{self, Annotation};
+use super::image_output::{self, ImageOutput};
 use super::usage;
 use crate::failure::Failure;
 
@@ -32,7 +33,48 @@ pub enum OutputKind {
     Local,
 }
 
-/// Parses the value of a flag.
+/// An output of a build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BuildOutput {
+    /// Files.
+    File(Output),
+    /// The image itself.
+    Image(ImageOutput),
+}
+
+/// Parses the value of the flag of a build.
+///
+/// # Errors
+/// Unknown types and keys, and a missing destination.
+pub fn parse_of_build(flag: &str, text: &str) -> Result<BuildOutput, Failure> {
+    let fields = fields(text);
+    let kind = fields.iter().find_map(|field| field.strip_prefix("type="));
+    match kind.filter(|kind| matches!(*kind, "image" | "registry")) {
+        Some(kind) => image_output::parse(&format!("{flag} {text}"), kind, &fields).map(BuildOutput::Image),
+        None => parse(flag, text).map(BuildOutput::File),
+    }
+}
+
+/// Splits at commas; a field in quotes may hold some (RFC 4180), as buildx has it.
+pub fn fields(text: &str) -> Vec<String> {
+    let mut fields = vec![String::new()];
+    let (mut quoted, mut characters) = (false, text.chars().peekable());
+    while let Some(character) = characters.next() {
+        let field = fields.last_mut().expect("there is always one");
+        match character {
+            '"' if quoted && characters.peek() == Some(&'"') => {
+                characters.next();
+                field.push('"');
+            }
+            '"' if quoted || field.is_empty() => quoted = !quoted,
+            ',' if !quoted => fields.push(String::new()),
+            other => field.push(other),
+        }
+    }
+    fields
+}
+
+/// Parses the value of a flag that says files.
 ///
 /// # Errors
 /// Unknown types and keys, and a missing destination.
@@ -43,8 +85,8 @@ pub fn parse(flag: &str, text: &str) -> Result<Output, Failure> {
         return Ok(Output { kind, dest: text.into(), annotations: Vec::new() });
     }
     let (mut kind, mut dest, mut directory, mut annotations) = (None, None, false, Vec::new());
-    for field in text.split(',') {
-        let (key, value) = field.split_once('=').unwrap_or((field, ""));
+    for field in fields(text) {
+        let (key, value) = field.split_once('=').unwrap_or((&field, ""));
         if let Some(annotation) = annotation::of_output(&place, key, value) {
             annotations.push(annotation?);
             continue;
@@ -75,7 +117,7 @@ pub fn parse(flag: &str, text: &str) -> Result<Output, Failure> {
             return Err(usage(
                 &place,
                 &format!("unknown type {other:?}"),
-                "the types are oci, docker, tar and local",
+                "the types are oci, docker, tar and local; of builds also image and registry",
             ));
         }
         None => return Err(usage(&place, "there is no type", "write type=oci,dest=PATH")),
@@ -106,6 +148,15 @@ mod tests {
     fn check(text: &str, expect: Option<(OutputKind, &str)>) {
         let output = parse("-o", text).ok().map(|output| (output.kind, output.dest));
         assert_eq!(output, expect.map(|(kind, dest)| (kind, dest.into())), "{text}");
+    }
+
+    #[test]
+    fn quoted_fields_hold_commas() {
+        let check = |text: &str, expect: &[&str]| assert_eq!(fields(text), expect, "{text}");
+        check("type=oci,dest=a", &["type=oci", "dest=a"]);
+        check("\"name=a,b\",\"k=\"\"v\"\"\"", &["name=a,b", "k=\"v\""]);
+        check("k=a\"b", &["k=a\"b"]);
+        check("", &[""]);
     }
 
     #[test]

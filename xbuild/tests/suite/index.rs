@@ -113,13 +113,15 @@ fn runners_push_by_digest_and_one_job_joins_them() {
     let mut pushed = Vec::new();
     for (platform, word) in platforms {
         let runner = Scratch::new();
-        let name = format!("{}/team/app-{word}:ci", registry.host);
-        pushed.push((name.clone(), build(&runner, platform, word, &["-t", &name, "--push"])));
+        let name = format!("{}/team/app-{word}", registry.host);
+        let output = format!("type=image,\"name={name}\",push-by-digest=true,name-canonical=true,push=true");
+        pushed.push((name.clone(), build(&runner, platform, word, &["-o", &output])));
+        let latest = runner.xbuild(&["inspect", "--remote", &name]);
+        latest.fails(4, &["manifest unknown"]);
     }
     let joiner = Scratch::new();
     let target = format!("{}/team/app:1.2", registry.host);
-    let images: Vec<String> =
-        pushed.iter().map(|(name, digest)| format!("{}@{digest}", name.trim_end_matches(":ci"))).collect();
+    let images: Vec<String> = pushed.iter().map(|(name, digest)| format!("{name}@{digest}")).collect();
     let mut arguments = vec!["index", "create", "--push", "-t", &target, "--annotation", "index:a=b"];
     arguments.extend(images.iter().map(String::as_str));
     let digest = joiner.xbuild(&arguments).ok().digest();
@@ -151,7 +153,7 @@ fn runners_push_by_digest_and_one_job_joins_them() {
     // One more runner is late, and the registry's index is what it adds to.
     let late = Scratch::new();
     let name = format!("{}/team/app-s390x:ci", registry.host);
-    let s390x = build(&late, "linux/s390x", "s390x", &["-t", &name, "--push"]);
+    let s390x = build(&late, "linux/s390x", "s390x", &["-o", &format!("type=registry,name={name}")]);
     let again = late.xbuild(&["index", "create", "--append", "--push", "-t", &target, &name]).ok().digest();
     assert_ne!(again, digest);
     let index = raw(&target);
