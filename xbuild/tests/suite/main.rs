@@ -1,6 +1,7 @@
 //! End-to-end tests of the binary: real namespaces, real overlays, foreign tools as judges.
 #![expect(clippy::unwrap_used, reason = "a helper of tests that panics fails the test")]
 
+mod arriving;
 mod cache;
 mod config;
 mod copy;
@@ -20,6 +21,7 @@ mod platforms;
 mod print;
 mod proxy;
 mod push;
+mod push_failures;
 mod registry;
 mod sha512;
 mod sources;
