@@ -166,8 +166,13 @@ pub fn steps_end() {
     STEPS_END.store(true, Ordering::Relaxed);
 }
 
+/// Listens on a thread of its own: a command may have several runtimes one after the other, and signals must be
+/// heard as long as the process lives.
 fn listen() -> watch::Sender<Option<i32>> {
     use tokio::signal::unix::{SignalKind, signal};
+    let own = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let own = own.expect("a runtime can be made where there is one already");
+    let entered = own.enter();
     let mut interrupt = signal(SignalKind::interrupt()).expect("SIGINT can be handled");
     let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be handled");
     let sender = watch::Sender::new(None);
@@ -178,7 +183,8 @@ fn listen() -> watch::Sender<Option<i32>> {
             _ = terminate.recv() => 15,
         }
     };
-    tokio::spawn(async move {
+    drop(entered);
+    let heard = async move {
         let signal = next().await;
         first.send_replace(Some(signal));
         tokio::select! {
@@ -189,7 +195,8 @@ fn listen() -> watch::Sender<Option<i32>> {
             end(signal);
         }
         end(next().await)
-    });
+    };
+    std::thread::spawn(move || own.block_on(heard));
     sender
 }
 

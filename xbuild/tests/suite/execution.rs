@@ -215,6 +215,33 @@ fn an_interrupted_build_ends_its_step_and_keeps_what_is_done() {
 }
 
 #[test]
+fn a_build_whose_context_was_waited_for_can_be_interrupted_too() {
+    let scratch = Scratch::new().with_busybox();
+    let context = scratch.context("c", &[("Dockerfile", "FROM busybox\nRUN echo waiting; sleep 60\n")]);
+    let archive = scratch.path().join("c.tar");
+    tool("tar", &["-C", context.to_str().unwrap(), "-cf", archive.to_str().unwrap(), "."]);
+    let archive = std::fs::read(&archive).unwrap();
+    let arguments = ["build", "--network", "host", "--progress", "plain", "-"];
+    let mut command = scratch.command(&arguments);
+    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut input, &archive[..100]).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    std::io::Write::write_all(&mut input, &archive[100..]).unwrap();
+    drop(input);
+    let mut err = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.ends_with("waiting\n") {
+        line.clear();
+        assert!(err.read_line(&mut line).unwrap() > 0, "the build ended");
+    }
+    let start = Instant::now();
+    tool("kill", &["-INT", &child.id().to_string()]);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(start.elapsed() < Duration::from_secs(15));
+}
+
+#[test]
 fn a_second_signal_does_not_wait_for_a_step_that_ignores_the_first() {
     let scratch = Scratch::new().with_busybox();
     let text = "FROM busybox\nRUN trap '' INT TERM; echo waiting; while :; do sleep 1; done\n";
