@@ -77,6 +77,7 @@ pub fn of_client(credentials: Option<&Path>) -> Environment {
 /// Where `podman login` keeps credentials without XDG_RUNTIME_DIR (containers-auth.json(5)), and kaniko's place.
 fn further_credentials() -> Vec<PathBuf> {
     let user = rustix::process::geteuid().as_raw();
-    let podman = path("XDG_RUNTIME_DIR").is_none().then(|| format!("/run/containers/{user}/auth.json").into());
+    let podman =
+        path("XDG_RUNTIME_DIR").is_none().then(|| format!("/run/containers/{user}/auth.json").into());
     podman.into_iter().chain([KANIKO_CREDENTIALS.into()]).collect()
 }

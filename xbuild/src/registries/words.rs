@@ -272,8 +272,8 @@ mod tests {
         ca(&mut layer, text).unwrap();
         ca(&mut layer, &format!("h.io={text}")).unwrap();
         certificate(&mut layer, &format!("h.io={text}")).unwrap();
-        assert_eq!(layer.ca_files, [path.clone()]);
-        assert_eq!(layer.registries["h.io"].ca_files, [path.clone()]);
+        assert_eq!(layer.ca_files, std::slice::from_ref(&path));
+        assert_eq!(layer.registries["h.io"].ca_files, std::slice::from_ref(&path));
         assert_eq!(layer.registries["h.io"].client_certificate.as_ref().unwrap().key, path);
         assert!(ca(&mut layer, "/absent.pem").unwrap_err().why.contains("/absent.pem"));
         assert!(ca(&mut layer, "/").unwrap_err().why.contains("directory"));
