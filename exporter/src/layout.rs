@@ -41,8 +41,8 @@ pub fn label(target: &Layout, root: &Descriptor, labels: &[Label]) -> Result<()>
     if !full.is_empty() {
         target.tag_as(&full, root)?;
     }
-    let short = labels.iter().filter(|label| label.full.is_none());
-    short.map(|label| Ok(target.tag_ref(&label.ref_name, root)?)).collect()
+    let mut short = labels.iter().filter(|label| label.full.is_none());
+    short.try_for_each(|label| Ok(target.tag_ref(&label.ref_name, root)?))
 }
 
 /// How an entry of a layout's index is called.

@@ -1,6 +1,6 @@
 //! `xbuild copy`: an image from one place to another, whole and as it is.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Platforms, places, print, tell};
 use crate::args::CopyArgs;
@@ -28,5 +28,17 @@ pub fn run(args: &CopyArgs, root: PathBuf) -> Result<(), Failure> {
         }
         (_, false) => tell(&format!("wrote {} as {}", images::shown(&target), written.names.join(", "))),
     }
+    // Standard output is the archive's.
+    if is_stdout(&target) {
+        tell(&written.digest.to_string());
+        return Ok(());
+    }
     print(&format!("{}\n", written.digest))
+}
+
+fn is_stdout(target: &Location) -> bool {
+    match target {
+        Location::OciArchive(path, _) | Location::DockerArchive(path, _) => path == Path::new("-"),
+        Location::Named(_) | Location::Registry(_) | Location::Layout(..) => false,
+    }
 }

@@ -133,6 +133,22 @@ fn what_our_own_commands_and_skopeo_save_is_loaded() {
 }
 
 #[test]
+fn archives_go_through_pipes() {
+    let scratch = Scratch::new();
+    let digest = app(&scratch);
+    for scheme in ["oci-archive:-", "docker-archive:-"] {
+        let output = scratch.command(&["copy", "app:1", scheme]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let path = scratch.path().join("piped.tar");
+        std::fs::write(&path, &output.stdout).unwrap();
+        let fresh = Scratch::new();
+        let pipe = File::open(&path).unwrap();
+        let copied = finish(fresh.command(&["copy", scheme, "got"]).stdin(pipe)).ok();
+        assert_eq!(copied.digest(), digest, "{scheme}");
+    }
+}
+
+#[test]
 fn several_images_of_one_archive_are_loaded_or_chosen() {
     let scratch = Scratch::new();
     let (one, two) = (layer("one"), layer("two"));
