@@ -33,11 +33,14 @@ fn place_hint(action: Action, object: &str, problem: &Problem) -> Option<String>
         }
         _ => return None,
     };
-    if action == Action::Login || !matches!(status.as_u16(), 400 | 401 | 403 | 404) {
+    // Amazon's registry answers 400 to what Harbor answers 412.
+    if action == Action::Push && status.is_client_error() && says(messages, &["immutable"]) {
+        return Some("the tag is immutable, choose another".to_owned());
+    }
+    if action == Action::Login || is_quota(messages) || !matches!(status.as_u16(), 400 | 401 | 403 | 404) {
         return None;
     }
-    let said = messages.iter().map(|message| message.text.to_ascii_lowercase());
-    if said.into_iter().any(|text| text.contains("project") && text.contains("not found")) {
+    if says(messages, &["project", "not found"]) {
         return Some("create the project in the registry, or check its name".to_owned());
     }
     let about_place = |code: &str| {
@@ -58,9 +61,20 @@ fn place_hint(action: Action, object: &str, problem: &Problem) -> Option<String>
     let reference: Reference = object.parse().ok()?;
     let bare = !reference.repository.contains('/') && reference.registry != DOCKER_HUB;
     let nothing_offered = matches!(problem, Problem::Unauthorized { offered: Offered::Nothing, .. });
+    if action == Action::Push && !bare && messages.iter().any(|message| message.code == "NAME_UNKNOWN") {
+        return Some("create the repository in the registry, or check its name".to_owned());
+    }
     (action == Action::Push && bare && !nothing_offered).then(|| {
         let (registry, name) = (reference.registry, reference.repository);
         format!("may you push there? Registries with projects want {registry}/PROJECT/{name}")
+    })
+}
+
+/// Whether one message has all of the words.
+fn says(messages: &[Message], words: &[&str]) -> bool {
+    messages.iter().any(|message| {
+        let text = message.text.to_ascii_lowercase();
+        words.iter().all(|word| text.contains(word))
     })
 }
 
@@ -136,15 +150,15 @@ const QUOTA: &str = "delete what is not needed there, or ask the registry's admi
 /// Harbor says "adding … of storage resource, which when updated … will exceed the configured upper limit" without
 /// the word quota.
 pub(super) fn is_quota(messages: &[Message]) -> bool {
-    messages.iter().any(|message| {
-        let text = message.text.to_ascii_lowercase();
-        text.contains("quota") || text.contains("exceed the configured upper limit")
-    })
+    says(messages, &["quota"]) || says(messages, &["exceed the configured upper limit"])
 }
 
 fn login_hint(action: Action, offered: &Offered, registry: &str, messages: &[Message]) -> String {
     if is_quota(messages) {
         return QUOTA.to_owned();
+    }
+    if says(messages, &["expired"]) {
+        return format!("log in again: xbuild login {registry}");
     }
     match (action, offered) {
         (Action::Push, Offered::User(user)) => format!("may {user} push there? Else xbuild login {registry}"),
@@ -158,11 +172,10 @@ fn login_hint(action: Action, offered: &Offered, registry: &str, messages: &[Mes
 }
 
 fn status_hint(status: StatusCode, messages: &[Message], host: &str) -> Option<String> {
-    let says = |word: &str| messages.iter().any(|message| message.text.to_ascii_lowercase().contains(word));
+    let says = |word: &str| says(messages, &[word]);
     match status.as_u16() {
         429 if host.contains("docker.io") => Some("xbuild login gives a higher limit".to_owned()),
         429 => Some("try later".to_owned()),
-        412 if says("immutable") => Some("the tag is immutable, choose another".to_owned()),
         // Go's server and nginx each have their own words.
         400 if says("http request to an https server") || says("http request was sent to https port") => {
             Some(format!("it speaks HTTPS: name its authority with --registry-ca {host}=FILE"))
@@ -217,7 +230,23 @@ mod tests {
         let bare = status("h.example", 404, "NAME_UNKNOWN", "");
         let place = "may you push there? Registries with projects want h.example/PROJECT/app";
         check(Action::Push, "h.example/app:1", &bare, place);
-        check(Action::Push, "h.example/team/app:1", &bare, "");
+        let make = "create the repository in the registry, or check its name";
+        check(Action::Push, "h.example/team/app:1", &bare, make);
+        let amazon = "The image tag '1' already exists in the 'app' repository and cannot be overwritten because the \
+                      repository is immutable.";
+        let refused = status("1.dkr.ecr.example", 400, "TAG_INVALID", amazon);
+        check(Action::Push, "1.dkr.ecr.example/app:1", &refused, "the tag is immutable, choose another");
+        let expired = Problem::Unauthorized {
+            host: "h.example".to_owned(),
+            status: StatusCode::FORBIDDEN,
+            messages: vec![Message {
+                code: "DENIED".to_owned(),
+                text: "Your authorization token has expired. Reauthenticate and try again.".to_owned(),
+            }],
+            offered: Offered::User("AWS".to_owned()),
+            registry: "h.example".to_owned(),
+        };
+        check(Action::Push, "h.example/a/b:1", &expired, "log in again: xbuild login h.example");
         check(Action::Push, "h.example/app:1", &status("h.example", 400, "DIGEST_INVALID", ""), "");
         check(Action::Pull, "h.example/app:1", &bare, "");
     }

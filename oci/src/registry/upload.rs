@@ -2,6 +2,8 @@
 //! registry stopped.
 
 use bytes::Bytes;
+use std::time::Duration;
+
 use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RANGE};
 use reqwest::{Method, StatusCode, Url};
 
@@ -168,27 +170,41 @@ impl Transfer<'_> {
     }
 
     async fn run(&self) -> Result<Way, Problem> {
+        let (mut session, least) = match self.begin_or_link().await? {
+            Begun::Linked(from) => return Ok(Way::Mounted { from }),
+            Begun::Session(session, least) => (session, least),
+        };
+        let sent = self.send(&mut session, least).await;
+        if let Err(Problem::Status { .. } | Problem::Unauthorized { .. } | Problem::Source { .. }) = &sent {
+            // The registry is there and keeps what nobody will end (distribution-spec, "Cancel a blob upload").
+            let _ = tokio::time::timeout(Duration::from_secs(2), self.cancel(session)).await;
+        }
+        sent.map(|()| Way::Uploaded)
+    }
+
+    /// Sends the bytes; `session` is the one that is open in the end.
+    async fn send(&self, session: &mut Session, mut least: u64) -> Result<(), Problem> {
         let mut retrier = self.client.retrier(&self.endpoint.base, &self.what);
         let mut mode = Mode::Whole;
         let mut sessions = 0;
         let mut broken_at = None;
-        let (mut session, mut least) = match self.begin_or_link().await? {
-            Begun::Linked(from) => return Ok(Way::Mounted { from }),
-            Begun::Session(session, least) => (session, least),
-        };
         loop {
             let before = session.offset;
-            match self.step(&session, mode).await? {
-                Step::Done => return Ok(Way::Uploaded),
+            match self.step(session, mode).await? {
+                Step::Done => return Ok(()),
                 Step::Continue(next) => {
                     if next.offset > before {
                         retrier.reset();
                     }
-                    session = next;
+                    *session = next;
                     continue;
                 }
                 Step::TooLarge(answer) => match smaller(mode, self.client.settings().limits.chunk, least) {
-                    Some(chunks) => mode = chunks,
+                    // Nothing has arrived, so the session is as it was.
+                    Some(chunks) => {
+                        mode = chunks;
+                        continue;
+                    }
                     None => return Err(answer.failure().await),
                 },
                 Step::Broken(problem) => {
@@ -201,19 +217,19 @@ impl Transfer<'_> {
                         Mode::Chunks(_) if again => smaller(mode, 0, least).unwrap_or(mode),
                         Mode::Chunks(_) => mode,
                     };
-                    match self.status(&session).await? {
+                    match self.status(session).await? {
                         Some(current) => {
-                            session = current;
+                            *session = current;
                             continue;
                         }
-                        None if self.exists().await? => return Ok(Way::Uploaded),
+                        None if self.exists().await? => return Ok(()),
                         None => {}
                     }
                 }
                 Step::Lost(problem) => self.survive_loss(&mut retrier, problem, sessions).await?,
             }
             sessions += 1;
-            (session, least) = self.begin().await?;
+            (*session, least) = self.begin().await?;
         }
     }
 

@@ -199,7 +199,6 @@ impl H2Server {
         settings.timeouts.stall = Duration::from_millis(700);
         settings.timeouts.answer = Duration::from_secs(2);
         settings.timeouts.upload_answer = Duration::from_secs(2);
-        settings.retry.attempts = 3;
         settings
     }
 }

@@ -165,7 +165,9 @@ async fn reg_17_a_window_that_never_opens_is_waited_for_in_bounds() {
     let (before, start) = (peak(), Instant::now());
     let image = one_blob(8 << 20);
     let error = client.push(&plan_push(&server.reference("a/b"), &image)).await.unwrap_err();
-    assert!(error.to_string().contains("stopped receiving"), "{error}");
+    // A piece that is small enough to wait inside the connection counts as sent.
+    let expected = ["stopped receiving", "did not answer after an upload"];
+    assert!(expected.iter().any(|text| error.to_string().contains(text)), "{error}");
     assert!(peak() - before < MOST_MEMORY, "{} MiB", (peak() - before) >> 20);
     assert!(start.elapsed() < MOST_TIME, "{:?}", start.elapsed());
 }
@@ -199,7 +201,9 @@ async fn reg_17_a_small_window_that_opens_again_and_again_takes_the_blob() {
     }) else {
         return;
     };
-    let (client, events) = client(server.settings());
+    let mut patient = server.settings();
+    patient.timeouts.upload_answer = Duration::from_secs(30);
+    let (client, events) = client(patient);
     client.push(&plan_push(&server.reference("a/b"), &one_blob(100_000))).await.unwrap();
     assert_eq!(taken.load(Ordering::SeqCst), 100_000);
     assert_eq!(

@@ -1,6 +1,7 @@
 //! Pushing to and pulling from Harbor: what it refuses is quoted with what to do, and beside each refusal what must
 //! go through.
 
+use base64::Engine as _;
 use oci::media_type::{OCI_LAYER, Types};
 use oci::registry::{Error, Event, Login, Problem, PushImage, Settings, Way, plan_push};
 use oci::{Digest, Platform, Reference};
@@ -66,6 +67,20 @@ async fn robots_push_and_pull_with_the_dollar_in_their_names() {
             assert_eq!(found.manifest.digest, pushed.documents[0].digest);
             assert_eq!(read_blob(&reader, &found.reference, &noise(2, 5000)).await.unwrap(), noise(2, 5000));
         }
+    }
+}
+
+#[tokio::test]
+async fn robots_of_a_configuration_file_keep_their_names() {
+    for (name, password) in [("robot$ci", "p:w"), ("robot$team+ci", "s3cret")] {
+        let harbor = Harbor::start(Custom::default());
+        let mut from_file = settings();
+        let auth = base64::engine::general_purpose::STANDARD.encode(format!("{name}:{password}"));
+        let auths = serde_json::json!({ "auths": { harbor.server.address.to_string(): { "auth": auth } } });
+        from_file.environment.docker_auth_config = Some(auths.to_string());
+        let (client, _) = client(from_file);
+        client.push(&plan_push(&harbor.reference("team/app"), &small(2))).await.unwrap();
+        assert_eq!(harbor.tokens()[0].query()["account"], name);
     }
 }
 
@@ -137,6 +152,10 @@ async fn reg_15_a_quota_is_final_and_room_is_used() {
     push_as(&harbor, "robot$ci", "team/app", &small(1)).await.unwrap();
     let error = push_as(&harbor, "robot$ci", "team/app", &small(2)).await.unwrap_err();
     assert!(error.to_string().contains("current usage of 5"), "{error}");
+    // The session that will not be ended is given back.
+    let requests = harbor.server.requests();
+    let given_back = requests.iter().rfind(|request| request.method == "DELETE").unwrap();
+    assert!(requests.iter().any(|request| request.method == "PUT" && request.path() == given_back.path()));
     // What is there already takes no room.
     let again = image(&[noise(1, 5000)], Types::Oci, &["2"]);
     push_as(&harbor, "robot$ci", "team/app", &again).await.unwrap();

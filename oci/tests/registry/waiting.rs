@@ -78,7 +78,9 @@ async fn reg_11_a_server_that_takes_its_time_is_waited_for() {
         std::thread::sleep(Duration::from_millis(100));
         memory.answer(request)
     });
-    let (client, events) = client(impatient());
+    let mut patient = settings();
+    patient.timeouts.answer = Duration::from_secs(10);
+    let (client, events) = client(patient);
     let layer = noise(1, 10_000);
     let image = image(std::slice::from_ref(&layer), Types::Oci, &["1"]);
     client.push(&plan_push(&server.reference("a/b"), &image)).await.unwrap();
