@@ -252,6 +252,42 @@ fn img_04_from_a_registry_by_a_sha512_digest() {
 }
 
 #[test]
+fn img_04_copies_between_places_keep_sha512() {
+    let made = Scratch::new().with_busybox();
+    let image = image(&made, Spoilt::Nothing);
+    let server = Server::of(&image);
+    let scratch = Scratch::new();
+    let at = |name: &str| scratch.path().join(name);
+    let copy = |from: &str, to: &str| scratch.xbuild(&["copy", from, to]).ok();
+    let remote = format!("docker://{}/team/base@{}", server.address, image.manifest.digest);
+    copy(&remote, &format!("oci-layout://{}:1", at("one").display()));
+    copy(
+        &format!("oci-layout://{}:1", at("one").display()),
+        &format!("oci-archive:{}:1", at("two").display()),
+    );
+    copy(&format!("oci-archive:{}:1", at("two").display()), "copied");
+    copy("copied", &format!("oci-layout://{}:1", at("three").display()));
+    for place in [at("one"), scratch.layout(), at("three")] {
+        let layout = Layout::open(&place).unwrap();
+        let digests = layout.names().unwrap().into_iter().map(|named| named.descriptor.digest().to_string());
+        assert_eq!(digests.collect::<Vec<_>>(), [image.manifest.digest.to_string()], "{place:?}");
+        assert_eq!(blobs(&place), 3);
+    }
+    // What Docker's form has no room for is named anew; the content is the same.
+    copy("copied", &format!("docker-archive:{}:copied:1", at("four").display()));
+    let other = Scratch::new();
+    other.xbuild(&["load", "-i", at("four").to_str().unwrap()]).ok();
+    let run = other.xbuild(&["run", "copied:1", "sh", "-c", "echo works"]).ok();
+    assert_eq!(run.stdout, "works\n");
+    // From a registry to another: blobs keep their digests, the manifest is what the tag stands for.
+    let Some(registry) = Registry::start() else { return };
+    let target = format!("docker://{}/team/copy:1", registry.host);
+    copy(&remote, &target);
+    copy(&target, &format!("oci-layout://{}:1", at("five").display()));
+    assert_eq!(blobs(&at("five")), 2, "layer and config");
+}
+
+#[test]
 fn img_01_a_registry_that_serves_other_bytes_is_refused() {
     let made = Scratch::new().with_busybox();
     for spoilt in [Spoilt::Layer, Spoilt::Config] {
