@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::harness::{Registry, Scratch};
+use oci::document::{self, Config, Root};
+use oci::{DiffId, Digest, Layout, media_type};
+
+use crate::harness::{Registry, Scratch, have, tool};
 
 /// Answers of this many bytes are layers with programs in them.
 const LARGE: usize = 200_000;
@@ -122,4 +125,60 @@ fn a_copy_on_a_base_that_breaks_off_is_told_by_the_download() {
     let dockerfile = format!("FROM {host}/{base}\nCOPY f /bin/f\n");
     let context = scratch.context("c", &[("Dockerfile", &dockerfile), ("f", "x")]);
     scratch.build(&context, &[]).fails(4, &["pull", "expected sha256:"]);
+}
+
+/// The image `busybox` of the scratch store with one more layer: a hard link to a file of the layer below, and a file
+/// whose directories it does not hold.
+fn leaning(scratch: &Scratch) -> PathBuf {
+    let from = Layout::open(&scratch.layout()).unwrap();
+    let found = from.resolve("busybox").unwrap().unwrap();
+    let Root::Manifest(old) = from.read_root(&found).unwrap() else { panic!("busybox is one image") };
+    let directory = scratch.path().join("more");
+    std::fs::create_dir_all(directory.join("bin")).unwrap();
+    std::fs::create_dir_all(directory.join("deep/er")).unwrap();
+    std::fs::write(directory.join("bin/busybox"), "only its name counts").unwrap();
+    std::fs::hard_link(directory.join("bin/busybox"), directory.join("linked")).unwrap();
+    std::fs::write(directory.join("deep/er/file"), "leans\n").unwrap();
+    let archive = scratch.path().join("more.tar").display().to_string();
+    let place = directory.display().to_string();
+    tool("tar", &["-C", &place, "-cf", &archive, "bin/busybox", "linked", "deep/er/file"]);
+    tool("tar", &["--delete", "-f", &archive, "bin/busybox"]);
+    let tar = std::fs::read(&archive).unwrap();
+    let path = scratch.path().join("leaning");
+    let layout = Layout::create(&path).unwrap();
+    let put = |media_type: &str, bytes: &[u8]| {
+        document::descriptor(media_type, layout.put(bytes).unwrap(), bytes.len() as u64)
+    };
+    let config = from.read_verified(old.parsed.config(), 1 << 22).unwrap();
+    let mut config = Config::parse(config, &old.parsed).unwrap().parsed;
+    config.rootfs.diff_ids.push(DiffId(Digest::of(&tar)));
+    let mut layers = old.parsed.layers().clone();
+    for layer in &layers {
+        layout.copy_from(&from, layer).unwrap();
+    }
+    layers.push(put(media_type::OCI_LAYER, &tar));
+    let config = put(media_type::OCI_CONFIG, &serde_json::to_vec(&config).unwrap());
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "config": config, "layers": layers,
+    });
+    let manifest = put(media_type::OCI_MANIFEST, &serde_json::to_vec(&manifest).unwrap());
+    layout.tag(&"base:1".parse().unwrap(), &manifest).unwrap();
+    path
+}
+
+#[test]
+fn a_layer_that_leans_on_those_below_waits_for_them() {
+    let (Some(registry), true) = (Registry::start(), have(&["skopeo", "tar"])) else { return };
+    let scratch = Scratch::new().with_busybox();
+    let source = format!("oci:{}:docker.io/library/base:1", leaning(&scratch).display());
+    let name = format!("{}/team/leaning:1", registry.host);
+    tool("skopeo", &["copy", "--dest-tls-verify=false", "-q", &source, &format!("docker://{name}")]);
+    for step in ["RUN cat /deep/er/file && cmp /linked /bin/busybox", "COPY deep /deep"] {
+        let fresh = Scratch::new();
+        let dockerfile =
+            format!("FROM {name}\n{step}\nRUN cmp /linked /bin/busybox && cat /deep/er/file > /seen\n");
+        let context = fresh.context("c", &[("Dockerfile", &dockerfile), ("deep/other", "x")]);
+        fresh.digest(&context, &["-t", "child"]);
+        assert_eq!(fresh.xbuild(&["run", "child", "cat", "/seen"]).ok().stdout, "leans\n", "{step}");
+    }
 }
