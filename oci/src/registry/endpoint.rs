@@ -86,8 +86,8 @@ impl Endpoint {
 
     /// Returns the endpoint of a registry by its name.
     pub fn of_registry(settings: &Settings, registry: &str) -> Result<Self, Problem> {
-        let checks =
-            route::find(&settings.routes, registry).map_or(Checks::Usual, |found| found.route.checks);
+        let checks = route::find_of_registry(&settings.routes, registry)
+            .map_or(Checks::Usual, |found| found.route.checks);
         endpoint(settings, registry, Naming::Same, Role::Origin, checks)
     }
 
@@ -162,7 +162,7 @@ impl Endpoint {
 
 /// Returns the route of `reference`, unless it forbids the name.
 fn allowed<'a>(settings: &'a Settings, reference: &Reference) -> Result<Option<Matched<'a>>, Problem> {
-    let found = route::find(&settings.routes, &reference.name());
+    let found = route::find(&settings.routes, reference);
     match found.and_then(|found| found.route.blocked.as_ref().map(|file| (found, file))) {
         Some((found, file)) => {
             Err(Refusal::Blocked { prefix: found.route.prefix.clone(), file: file.clone() }.into())

@@ -2,6 +2,7 @@
 //! Knows no transport.
 
 use super::settings::Route;
+use crate::Reference;
 
 /// A route that is for a name, with the part of the name that it replaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,8 +13,19 @@ pub(super) struct Matched<'a> {
     length: usize,
 }
 
-/// Returns the route for `name` (`registry/repository`): the longest prefix wins, the first of the same length.
-pub(super) fn find<'a>(routes: &'a [Route], name: &str) -> Option<Matched<'a>> {
+/// Returns the route for an image: the longest prefix wins, the first of the same length.
+pub(super) fn find<'a>(routes: &'a [Route], image: &Reference) -> Option<Matched<'a>> {
+    let found = longest(routes, &image.to_string())?;
+    // What a prefix says of tag or digest is no part of the name that a location replaces.
+    Some(Matched { length: found.length.min(image.name().len()), ..found })
+}
+
+/// Returns the route for a registry as a whole.
+pub(super) fn find_of_registry<'a>(routes: &'a [Route], registry: &str) -> Option<Matched<'a>> {
+    longest(routes, registry)
+}
+
+fn longest<'a>(routes: &'a [Route], name: &str) -> Option<Matched<'a>> {
     let mut found: Option<Matched<'a>> = None;
     for route in routes {
         let Some(length) = matched(&route.prefix, name) else { continue };
@@ -34,7 +46,9 @@ fn matched(prefix: &str, name: &str) -> Option<usize> {
         return (domain.starts_with('.') && !labels.is_empty()).then_some(without_port);
     }
     let rest = name.strip_prefix(prefix)?;
-    (rest.is_empty() || rest.starts_with('/')).then_some(prefix.len())
+    // Behind a host a colon begins a port, which makes it another host.
+    let version = prefix.contains('/') && rest.starts_with([':', '@']);
+    (rest.is_empty() || rest.starts_with('/') || version).then_some(prefix.len())
 }
 
 impl Matched<'_> {
@@ -57,7 +71,15 @@ mod tests {
             .iter()
             .map(|prefix| Route { prefix: (*prefix).to_owned(), ..Route::default() })
             .collect();
-        let found = find(&routes, name).map(|found| found.rewrite(name, location));
+        let (registry, rest) = name.split_once('/').unwrap();
+        let (repository, tag) = rest.split_once(':').map_or((rest, None), |(path, tag)| (path, Some(tag)));
+        let image = Reference {
+            registry: registry.to_owned(),
+            repository: repository.to_owned(),
+            tag: tag.map(str::to_owned),
+            digest: None,
+        };
+        let found = find(&routes, &image).map(|found| found.rewrite(&image.name(), location));
         let found = found.as_ref().map(|(host, repository)| (host.as_str(), repository.as_str()));
         assert_eq!(found, expected, "{prefixes:?} for {name}");
     }
@@ -78,6 +100,9 @@ mod tests {
         check(&["h", "h/te"], "h/team/app", "m", Some(("m", "team/app")));
         check(&["h/te"], "h/team/app", "m", None);
         check(&["h"], "h:5000/team", "m", None);
+        check(&["h/a:1"], "h/a:1", "m/b", Some(("m", "b")));
+        check(&["h/a:1"], "h/a:2", "m/b", None);
+        check(&["h/a", "h/a:1"], "h/a:10", "m/b", Some(("m", "b")));
         check(&["*.example.com"], "example.com/x", "m", None);
         check(&["*.example.com"], "badexample.com/x", "m", None);
         check(&["*.example.com"], "a.example.com.evil.org/x", "m", None);

@@ -48,7 +48,7 @@ impl Client {
         }
         let spoken = match self.ask(endpoint).await {
             Ok(()) => Spoken::Https,
-            Err(Problem::Tls { .. } | Problem::Connection { .. })
+            Err(Problem::Tls { .. } | Problem::Connection { .. } | Problem::Timeout { .. })
                 if self.ask(&plain(endpoint)).await.is_ok() =>
             {
                 Spoken::Plain

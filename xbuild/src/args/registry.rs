@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 /// Heading under which help lists these options.
-const HEADING: &str = "Registries (docs/registries.md)";
+const HEADING: &str = "Registries (also by variables and registries.toml, see docs/registries.md)";
 
 /// How registries are reached, and who asks.
 #[derive(Debug, Clone, Default, Args)]
