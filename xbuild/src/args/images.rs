@@ -14,6 +14,9 @@ pub struct RunArgs {
     /// Command instead of the image's
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<String>,
+    /// Platform, of an index (default: this machine's)
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Option<String>,
     /// Environment variable
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub env: Vec<String>,

@@ -46,6 +46,13 @@ pub fn run(args: &RunArgs, root: &Path) -> Result<u8, Failure> {
         }
     };
     let location = Location::parse(&args.image)?;
+    let platform = match super::Platforms::parse(args.platform.as_deref(), super::Platforms::Host)? {
+        super::Platforms::One(platform) => platform,
+        super::Platforms::Host => Platform::host(),
+        super::Platforms::All => {
+            return Err(usage("--platform all", "one image is run", "name one platform"));
+        }
+    };
     let spawner = crate::spawner()?;
     let store = Arc::new(Store::open(root)?);
     store.sweep()?;
@@ -56,10 +63,10 @@ pub fn run(args: &RunArgs, root: &Path) -> Result<u8, Failure> {
     let layers = Layers::new(Arc::clone(&store), Arc::clone(&build), Arc::clone(&registries));
     crate::runtime()?.block_on(async {
         let image = match &location {
-            Location::Named(name) => image::load(store.layout(), name, &Platform::host())?,
+            Location::Named(name) => image::load(store.layout(), name, &platform)?,
             place => {
                 let places = Places::of_store(store, registries);
-                super::interruptible(images::import(&places, place, &Platform::host())).await?.0
+                super::interruptible(images::import(&places, place, &platform)).await?.0
             }
         };
         let stack =

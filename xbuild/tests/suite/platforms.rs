@@ -477,6 +477,8 @@ fn commands_choose_the_platform_of_an_index() {
     let history = scratch.xbuild(&["history", "--platform", "linux/arm64", "app"]).ok().stdout;
     assert!(history.contains("ARG TARGETARCH=arm64"), "{history}");
     assert_eq!(scratch.xbuild(&["run", "app"]).ok().stdout, "amd64\n");
+    assert_eq!(scratch.xbuild(&["run", "--platform", "linux/arm64", "app"]).ok().stdout, "arm64\n");
+    scratch.xbuild(&["run", "--platform", "all", "app"]).fails(2, &["one image is run"]);
     let out = scratch.path().join("out");
     let output = format!("type=local,dest={}", out.display());
     scratch.xbuild(&["save", "app", "--platform", "linux/arm64", "-o", &output]).ok();
