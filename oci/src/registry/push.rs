@@ -174,7 +174,11 @@ impl Client {
             return Ok(Pushed { digest: Digest::of(b""), uploaded });
         };
         let missing = self.missing_tags(&endpoint, &subject, plan, root).await?;
-        if missing.is_empty() && !root.tags.is_empty() {
+        let done = match root.tags.is_empty() {
+            true => self.is_there(&endpoint, &subject, plan, root).await?,
+            false => missing.is_empty(),
+        };
+        if done {
             return Ok(Pushed { digest: root.digest, uploaded: 0 });
         }
         let mut uploaded = self.push_blobs(&endpoint, &subject, plan, Known::There(there)).await?;
@@ -186,6 +190,18 @@ impl Client {
             result => result?,
         };
         Ok(Pushed { digest, uploaded })
+    }
+
+    /// Returns whether the repository has `root` under its digest.
+    async fn is_there(
+        &self,
+        endpoint: &Endpoint,
+        subject: &Subject,
+        plan: &PushPlan,
+        root: &PushDocument,
+    ) -> Result<bool, Problem> {
+        let found = self.remote_digest(endpoint, subject, &plan.target.with_digest(root.digest)).await?;
+        Ok(found.is_some_and(|found| found.is_of(&root.raw)))
     }
 
     /// Returns the tags of `root` that stand for something else or for nothing.
