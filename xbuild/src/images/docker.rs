@@ -94,9 +94,10 @@ pub fn choose<'a>(
 /// A source failure where members are missing or no layers, a refusal where they lead out of the archive.
 pub fn open(archive: &Archive, image: &DockerImage) -> Result<(Root, Files), Failure> {
     let raw = archive.document(&image.config)?;
+    compare(archive, &image.config, &Digest::of(&raw))?;
     let unusable = |error: document::DocumentError| archive.damaged(&chain(&error));
     let mut files = Files { documents: BTreeMap::new(), blobs: archive.blobs() };
-    if let Some(manifest) = beside(archive, &files, &Digest::of(&raw)) {
+    if let Some(manifest) = beside(archive, &files, &Digest::of(&raw))? {
         return Ok((Root::Manifest(manifest), files));
     }
     let config = Config::parse_alone(raw.clone()).map_err(unusable)?;
@@ -149,34 +150,53 @@ fn layer(archive: &Archive, name: &str, extent: &Extent, diff_id: Digest) -> Res
     };
     let reader = extent.open().map_err(unreadable)?;
     let (digest, size) = Digest::of_reader(reader, Algorithm::Sha256).map_err(unreadable)?;
+    compare(archive, name, &digest)?;
     Ok(document::descriptor(media_type, digest, size))
 }
 
-/// Finds the manifest of the OCI layout in the same archive whose config this is, provided that its layers are
-/// there and packed. Whatever is wrong with that layout, `manifest.json` still counts.
-fn beside(archive: &Archive, files: &Files, config: &Digest) -> Option<Manifest> {
-    if !archive.has("index.json") || !archive.has("oci-layout") {
-        return None;
+/// Compares a member with the sha256 digest that is its name in most forms: `<hex>.json`, `sha256:<hex>`,
+/// `blobs/sha256/<hex>`.
+fn compare(archive: &Archive, name: &str, found: &Digest) -> Result<(), Failure> {
+    let last = name.rsplit('/').next().unwrap_or_default();
+    let hex = last.strip_suffix(".json").unwrap_or(last);
+    match format!("sha256:{}", hex.strip_prefix("sha256:").unwrap_or(hex)).parse::<Digest>() {
+        Ok(digest) if digest != *found => {
+            Err(archive.damaged(&format!("{name} is damaged: its bytes have the digest {found}")))
+        }
+        Ok(_) | Err(_) => Ok(()),
     }
-    let index = Root::parse(archive.document("index.json").ok()?, Some(media_type::OCI_INDEX)).ok()?;
-    let mut pending = vec![(index, 0)];
+}
+
+/// Finds the manifest of the OCI layout in the same archive whose config this is, provided that its layers are
+/// there and packed.
+///
+/// # Errors
+/// Where a document of the layout is there and damaged.
+fn beside(archive: &Archive, files: &Files, config: &Digest) -> Result<Option<Manifest>, Failure> {
+    if !archive.has("index.json") || !archive.has("oci-layout") {
+        return Ok(None);
+    }
+    let index = Root::parse(archive.document("index.json")?, Some(media_type::OCI_INDEX));
+    let mut pending =
+        vec![(index.map_err(|error| archive.damaged(&format!("index.json: {}", chain(&error))))?, 0)];
     while let Some((root, depth)) = pending.pop() {
         match root {
             Root::Manifest(manifest) => {
-                let named = document::digest_of(manifest.parsed.config()).ok()?;
+                let named = document::digest_of(manifest.parsed.config()).map_err(oci::Error::from)?;
                 if named == *config && is_packed(files, &manifest) {
-                    return Some(manifest);
+                    return Ok(Some(manifest));
                 }
             }
             Root::Index(index) if depth <= INDEX_DEPTH => {
-                let children = index.parsed.manifests().iter().rev();
-                let read = children.filter_map(|child| files.document(child).ok().flatten());
-                pending.extend(read.map(|root| (root, depth + 1)));
+                for child in index.parsed.manifests().iter().rev() {
+                    // Indexes name more platforms than archives hold.
+                    pending.extend(files.document(child)?.map(|root| (root, depth + 1)));
+                }
             }
             Root::Index(_) => {}
         }
     }
-    None
+    Ok(None)
 }
 
 fn is_packed(files: &Files, manifest: &Manifest) -> bool {

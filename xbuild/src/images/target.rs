@@ -132,7 +132,22 @@ pub(super) async fn into_layout(
     Ok(contents)
 }
 
-/// A directory that was made for the image goes away where the image cannot be written.
+/// A directory that is removed again unless the image gets there: also where the copy is interrupted.
+struct NewDirectory<'a>(Option<&'a Path>);
+
+impl Drop for NewDirectory<'_> {
+    fn drop(&mut self) {
+        let Some(path) = self.0 else { return };
+        // Somebody else may have listed an image there meanwhile.
+        let is_empty =
+            Layout::open(path).is_ok_and(|layout| layout.names().is_ok_and(|names| names.is_empty()));
+        if is_empty {
+            // What cannot be removed is a valid layout that lists nothing.
+            let _ = oci::store::remove_tree(path);
+        }
+    }
+}
+
 async fn into_directory(
     places: &Places,
     source: &mut Source,
@@ -140,22 +155,12 @@ async fn into_directory(
     version: &Version,
 ) -> Result<Written, Failure> {
     let labels = labels_of(source, version)?;
-    let new = !path.exists();
-    let write = async {
-        let layout = Layout::create(path).map_err(at_target)?;
-        let contents = into_layout(places, source, &layout).await?;
-        exporter::layout::label(&layout, &contents.root, &labels)?;
-        Ok(Written { digest: source.root.digest(), names: names_of(&labels) })
-    };
-    let written = write.await;
-    // Somebody else may have listed an image there meanwhile.
-    let is_empty =
-        || Layout::open(path).is_ok_and(|layout| layout.names().is_ok_and(|names| names.is_empty()));
-    if new && written.is_err() && is_empty() {
-        // What cannot be removed is a valid layout that lists nothing.
-        let _ = oci::store::remove_tree(path);
-    }
-    written
+    let mut new = NewDirectory((!path.exists()).then_some(path));
+    let layout = Layout::create(path).map_err(at_target)?;
+    let contents = into_layout(places, source, &layout).await?;
+    exporter::layout::label(&layout, &contents.root, &labels)?;
+    new.0 = None;
+    Ok(Written { digest: source.root.digest(), names: names_of(&labels) })
 }
 
 /// A directory that the command line names is no store.

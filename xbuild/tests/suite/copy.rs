@@ -170,6 +170,125 @@ fn between_registries_nothing_touches_the_store() {
 }
 
 #[test]
+fn types_and_compressions_of_others_survive_a_round_trip() {
+    let (true, Some(one), Some(two)) = (have(&["skopeo"]), Registry::start(), Registry::start()) else {
+        return;
+    };
+    let scratch = Scratch::new().with_busybox();
+    let context = scratch.context("c", &[("Dockerfile", "FROM busybox\nCOPY f /f\n"), ("f", "file\n")]);
+    scratch.digest(&context, &["-t", "image:1"]);
+    let path = |name: &str| scratch.path().join(name).display().to_string();
+    let ours = format!("oci:{}:docker.io/library/image:1", scratch.layout().display());
+    let plain = format!("dir:{}", path("plain"));
+    let copy = |arguments: &[&str]| {
+        tool("skopeo", &[&["copy", "-q", "--dest-tls-verify=false"], arguments].concat())
+    };
+    copy(&["--dest-decompress", &ours, &plain]);
+    let registry = |name: &str| format!("docker://{}/{name}:1", one.host);
+    copy(&["--format", "v2s2", &ours, &registry("docker")]);
+    // The first registry has the same layers as gzip by then, which skopeo would take instead.
+    let elsewhere = format!("docker://{}/made:1", two.host);
+    copy(&["--dest-compress-format", "zstd", &plain, &elsewhere]);
+    copy(&["--preserve-digests", "--src-tls-verify=false", &elsewhere, &registry("zstd")]);
+    copy(&["--preserve-digests", &plain, &registry("plain")]);
+    let expected = [
+        ("docker", "application/vnd.docker.image.rootfs.diff.tar.gzip"),
+        ("zstd", "application/vnd.oci.image.layer.v1.tar+zstd"),
+        ("plain", "application/vnd.oci.image.layer.v1.tar"),
+    ];
+    for (name, layer) in expected {
+        let manifest = raw(&registry(name), &[]);
+        assert_eq!(json(&manifest)["layers"][1]["mediaType"], layer);
+        let places = [
+            registry(name),
+            format!("oci-layout://{}:1", path(name)),
+            format!("oci-archive:{}:1", path(&format!("{name}.tar"))),
+            format!("docker-archive:{}:{name}:1", path(&format!("{name}.docker"))),
+            format!("docker://{}/{name}:1", two.host),
+            format!("{name}:1"),
+        ];
+        // Uncompressed layers are packed on their way out of a Docker archive.
+        let places: Vec<_> =
+            places.iter().filter(|place| name != "plain" || !place.starts_with("docker-a")).collect();
+        for pair in places.windows(2) {
+            let copied = scratch.xbuild(&["copy", pair[0], pair[1]]).ok().digest();
+            assert_eq!(copied, sha256(&manifest), "{pair:?}");
+        }
+        assert_eq!(raw(&format!("docker://{}/{name}:1", two.host), &[]), manifest);
+        assert_eq!(scratch.xbuild(&["run", &format!("{name}:1"), "cat", "/f"]).ok().stdout, "file\n");
+    }
+}
+
+#[test]
+fn attestations_and_artifacts_are_copied_as_they_are() {
+    let Some(registry) = Registry::start() else { return };
+    let scratch = Scratch::new();
+    app(&scratch);
+    let layout = scratch.path().join("l");
+    scratch.xbuild(&["copy", "app:1", &format!("oci-layout://{}", layout.display())]).ok();
+    let put = |text: &str| {
+        let digest = sha256(text);
+        std::fs::write(layout.join("blobs").join(digest.replace(':', "/")), text).unwrap();
+        (digest, text.len())
+    };
+    let manifest = |config: &str, layer: &str| {
+        let (empty, body) = (put("{}"), put("a statement"));
+        let value = serde_json::json!({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": { "mediaType": config, "digest": empty.0, "size": empty.1 },
+            "layers": [{ "mediaType": layer, "digest": body.0, "size": body.1 }],
+        });
+        put(&value.to_string())
+    };
+    let chart = manifest(
+        "application/vnd.cncf.helm.config.v1+json",
+        "application/vnd.cncf.helm.chart.content.v1.tar+gzip",
+    );
+    let attestation = manifest("application/vnd.oci.image.config.v1+json", "application/vnd.in-toto+json");
+    let image = json(&std::fs::read_to_string(layout.join("index.json")).unwrap())["manifests"][0].clone();
+    let entry = |(digest, size): (String, usize)| serde_json::json!({ "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": size });
+    let mut attestation = entry(attestation);
+    attestation["platform"] = serde_json::json!({ "os": "unknown", "architecture": "unknown" });
+    attestation["annotations"] = serde_json::json!({
+        "vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": image["digest"],
+    });
+    let mut labelled = image.clone();
+    labelled["platform"] = serde_json::json!({ "os": "linux", "architecture": "amd64" });
+    let index = serde_json::json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [labelled, attestation],
+    });
+    let index = put(&index.to_string());
+    let whole = |digest: &str| {
+        let source = format!("oci-layout://{}@{digest}", layout.display());
+        let steps = [
+            source,
+            format!("docker://{}/x/y:1", registry.host),
+            format!("oci-archive:{}:1", scratch.path().join("a.tar").display()),
+            "got:1".to_owned(),
+        ];
+        for pair in steps.windows(2) {
+            assert_eq!(scratch.xbuild(&["copy", &pair[0], &pair[1]]).ok().digest(), digest, "{pair:?}");
+        }
+        json(&scratch.xbuild(&["inspect", "got:1"]).ok().stdout)
+    };
+    let value = whole(&index.0);
+    assert_eq!(value["platforms"].as_array().unwrap().len(), 1, "{value}");
+    assert_eq!(value["config"]["architecture"], "amd64");
+    let value = whole(&chart.0);
+    assert!(value["config"].is_null() && value["manifest"].is_object(), "{value}");
+    let chart = format!("{}/x/y:1", registry.host);
+    scratch.xbuild(&["pull", &chart]).fails(4, &["not a container image", "helm"]);
+    scratch.xbuild(&["copy", "got:1", "docker-archive:x.tar"]).fails(4, &["not a container image"]);
+    // By digest alone: the registry gets no tag.
+    let by_digest = format!("docker://{}/by/digest@{}", registry.host, index.0);
+    let source = format!("oci-layout://{}@{}", layout.display(), index.0);
+    scratch.xbuild(&["copy", &source, &by_digest]).ok();
+    assert_eq!(json(&scratch.xbuild(&["inspect", &by_digest]).ok().stdout)["digest"], index.0.as_str());
+    scratch.xbuild(&["inspect", &format!("docker://{}/by/digest", registry.host)]).fails(4, &["by/digest"]);
+}
+
+#[test]
 fn within_a_registry_blobs_are_linked_and_never_travel() {
     let Some(registry) = Registry::start() else { return };
     let builder = Scratch::new();

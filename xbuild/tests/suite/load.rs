@@ -70,6 +70,7 @@ fn config(diff_ids: &[String]) -> Vec<u8> {
     value.to_string().into_bytes()
 }
 
+/// The list of an archive with one image.
 fn list(layers: &[&str]) -> Vec<u8> {
     let value = serde_json::json!([{ "Config": "c.json", "RepoTags": ["old/app:1"], "Layers": layers }]);
     value.to_string().into_bytes()
@@ -320,6 +321,14 @@ fn hostile_archives_are_refused() {
         "2 layers, but 1 diff_ids",
         vec![Member::File("c.json", id()), own(), Member::File("manifest.json", list(&["l.tar", "l.tar"]))],
     );
+    let name = format!("{}.json", "0".repeat(64));
+    let text = String::from_utf8(list(&["l.tar"])).unwrap().replace("c.json", &name);
+    check(
+        "a config that is not what its name says",
+        4,
+        "is damaged",
+        vec![Member::File(&name, id()), own(), Member::File("manifest.json", text.into_bytes())],
+    );
     check("two members of one name", 6, "two files l.tar", vec![own(), own()]);
     check("no image", 4, "neither index.json nor manifest.json", vec![own()]);
     check("an empty list", 4, "lists no image", vec![Member::File("manifest.json", b"[]".to_vec())]);
@@ -355,4 +364,33 @@ fn tar_53_cut_off_and_nonsense_archives_are_told() {
     scratch.xbuild(&["load", "-i", bad.to_str().unwrap()]).fails(4, &["bad.tar"]);
     let left: Vec<_> = std::fs::read_dir(scratch.store().join("tmp")).unwrap().collect();
     assert!(left.is_empty(), "spooled archives are left: {left:?}");
+}
+
+#[test]
+fn tar_47_an_archive_with_wrong_bytes_is_refused_or_the_same_image() {
+    let scratch = Scratch::new();
+    let digest = app(&scratch);
+    let path = scratch.path().join("whole.tar");
+    scratch.xbuild(&["save", "app:1", "-o", &format!("type=docker,dest={}", path.display())]).ok();
+    let whole = std::fs::read(&path).unwrap();
+    let bad = scratch.path().join("bad.tar");
+    // A linear congruential generator: the same bytes in every run.
+    let mut state = 7_u64;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % below
+    };
+    for round in 0..60 {
+        let mut bytes = whole.clone();
+        let at = random(bytes.len());
+        bytes[at] ^= 1 << random(8);
+        std::fs::write(&bad, &bytes).unwrap();
+        let fresh = Scratch::new();
+        let run = fresh.xbuild(&["load", "-i", bad.to_str().unwrap()]);
+        match run.code {
+            0 => assert_eq!(run.digest(), digest, "round {round}, byte {at}"),
+            code @ (4 | 6) => drop(run.fails(code, &["bad.tar"])),
+            code => panic!("round {round}, byte {at}: exit {code}: {run:?}"),
+        }
+    }
 }
