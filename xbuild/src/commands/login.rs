@@ -145,7 +145,12 @@ fn where_kept(place: &Place) -> String {
 }
 
 fn not_kept(problem: &Problem) -> Failure {
-    Failure::new(Class::Environment, &["cannot change the credentials", "", &problem.to_string()])
+    let text = problem.to_string();
+    let fix = match text.contains("credential helper") {
+        true => "install the helper, or take it out of that file",
+        false => "",
+    };
+    Failure::new(Class::Environment, &["cannot change the credentials", "", &text, fix])
 }
 
 /// Returns what is asked before the file that `login` writes, where it knows the registry.

@@ -183,6 +183,41 @@ fn a_helper_keeps_what_is_in_no_file() {
 }
 
 #[test]
+fn a_helper_that_is_not_there_keeps_nothing() {
+    let Some(guarded) = Guarded::start() else { return };
+    let file = guarded.scratch.path().join(".docker/config.json");
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, r#"{"credsStore":"absent-here"}"#).unwrap();
+    let login = ["login", guarded.registry.host.as_str(), "-u", "ci", "--password-stdin"];
+    guarded.run(&login, &[], "s3cret").fails(10, &["docker-credential-absent-here", "take it out"]);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), r#"{"credsStore":"absent-here"}"#);
+    // For reading, what others configured for a desktop stops nothing.
+    let run = guarded.push(&["--username", "ci", "--password-stdin"], &[], "s3cret");
+    assert!(!run.ok().stderr.contains("absent-here"));
+}
+
+#[test]
+fn credentials_of_a_registry_do_not_go_to_its_mirror() {
+    let Some(guarded) = Guarded::start() else { return };
+    let Some(origin) = Registry::start() else { return };
+    let mirror = guarded.registry.host.as_str();
+    let name = format!("{}/team/app:1", origin.host);
+    guarded.push(&["--username", "ci", "--password-stdin"], &[], "s3cret").ok();
+    guarded.run(&["push", "app", &name], &[], "").ok();
+    let flag = format!("{}={mirror}", origin.host);
+    let pull = |host: &str| {
+        let auths = format!(r#"{{"auths":{{"{host}":{{"auth":"{ENCODED}"}}}}}}"#);
+        let pull = ["pull", &format!("docker://{name}"), "--registry-mirror", &flag];
+        guarded.run(&pull, &[("DOCKER_AUTH_CONFIG", &auths)], "").ok().stderr
+    };
+    let told = format!("mirror {mirror}: ");
+    let stderr = pull(&origin.host);
+    assert!(stderr.contains(&told), "the mirror knows who asks: {stderr}");
+    let stderr = pull(mirror);
+    assert!(!stderr.contains(&told), "{stderr}");
+}
+
+#[test]
 fn a_login_goes_where_the_authfile_is() {
     let Some(guarded) = Guarded::start() else { return };
     let host = guarded.registry.host.as_str();
