@@ -3,7 +3,7 @@
 //! In reading order: what a user sets (`settings`), where things are (`endpoint`, `route`, `scheme`), what may be
 //! connected to (`address`, `dns`, `connections`, `verify`, `no_nss`), who we are (`credentials`, `helper`,
 //! `challenge`, `token`, `auth`), one exchange (`client`, `answer`, `body`, `retry`), and the two directions (`pull`,
-//! `range`, `blob`, `arrival`, `assembly`, `fetch`, `push`, `upload`, `referrers`, `image`). `login` keeps credentials
+//! `range`, `blob`, `arrival`, `assembly`, `fetch`, `push`, `upload`, `course`, `referrers`, `image`). `login` keeps credentials
 //! for later. The client stores no blob and draws nothing: it hands out verified bytes and events.
 //!
 //! Nothing here reads the environment or a clock that reaches an output.
@@ -18,6 +18,7 @@ mod body;
 mod challenge;
 mod client;
 mod connections;
+mod course;
 pub mod credentials;
 mod dns;
 mod download;

@@ -11,6 +11,7 @@ use super::answer::Answer;
 use super::auth::Subject;
 use super::body::{BlobPart, BlobSource, Payload};
 use super::client::{Client, Request, Retrier, join};
+use super::course::{self, Course, Mode};
 use super::endpoint::Endpoint;
 use super::error::Problem;
 use super::event::{Event, Way};
@@ -22,9 +23,6 @@ use crate::{Digest, Reference};
 
 /// The smallest chunk that a registry takes, the last one excepted (distribution-spec, "Chunked uploads").
 const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
-
-/// A chunk below which splitting further makes no sense.
-const SMALLEST_CHUNK: u64 = 64 * 1024;
 
 /// Upload sessions that the registry may forget before the push gives up.
 const MAX_SESSIONS: u32 = 6;
@@ -38,15 +36,6 @@ struct Session {
     offset: u64,
 }
 
-/// How the bytes travel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    /// All in one PUT.
-    Whole,
-    /// By PATCH, this many at a time.
-    Chunks(u64),
-}
-
 /// What one request has led to.
 enum Step {
     Done,
@@ -54,6 +43,8 @@ enum Step {
     Continue(Session),
     /// The body was too large for something on the way.
     TooLarge(Box<Answer>),
+    /// The registry takes no pieces.
+    NoPieces(Problem),
     /// The session is gone.
     Lost(Problem),
     /// The registry may have some of the bytes.
@@ -185,45 +176,41 @@ impl Transfer<'_> {
     /// Sends the bytes; `session` is the one that is open in the end.
     async fn send(&self, session: &mut Session, mut least: u64) -> Result<(), Problem> {
         let mut retrier = self.client.retrier(&self.endpoint.base, &self.what);
-        let mut mode = Mode::Whole;
+        let mut course = Course::new(self.client.settings().limits.chunk);
         let mut sessions = 0;
-        let mut broken_at = None;
         loop {
-            let before = session.offset;
-            match self.step(session, mode).await? {
+            match self.step(session, course.mode()).await? {
                 Step::Done => return Ok(()),
                 Step::Continue(next) => {
-                    if next.offset > before {
+                    if course.moved(session.offset, next.offset, self.upload.size) == course::Way::Nowhere {
+                        return Err(self.stuck(next.offset));
+                    }
+                    if next.offset > session.offset {
                         retrier.reset();
                     }
                     *session = next;
                     continue;
                 }
-                Step::TooLarge(answer) => match smaller(mode, self.client.settings().limits.chunk, least) {
-                    // Nothing has arrived, so the session is as it was.
-                    Some(chunks) => {
-                        mode = chunks;
-                        continue;
-                    }
-                    None => return Err(answer.failure().await),
+                // Nothing has arrived, so the session is as it was.
+                Step::TooLarge(answer) => match course.too_large(least) {
+                    course::Way::On => continue,
+                    course::Way::Nowhere => return Err(answer.failure().await),
                 },
+                Step::NoPieces(problem) => {
+                    if course.without_pieces() == course::Way::Nowhere {
+                        return Err(problem);
+                    }
+                }
                 Step::Broken(problem) => {
                     retrier.pause(problem).await?;
-                    // A connection that breaks under a large body breaks again; pieces keep what has arrived. Some
-                    // proxies that limit bodies reset instead of answering 413, so what broke twice is made smaller.
-                    let again = broken_at.replace(session.offset) == Some(session.offset);
-                    mode = match mode {
-                        Mode::Whole => Mode::Chunks(self.client.settings().limits.chunk.max(least).max(1)),
-                        Mode::Chunks(_) if again => smaller(mode, 0, least).unwrap_or(mode),
-                        Mode::Chunks(_) => mode,
-                    };
+                    course.broken(session.offset, least);
                     match self.status(session).await? {
-                        Some(current) => {
+                        Some(current) if course.mode() != Mode::Whole => {
                             *session = current;
                             continue;
                         }
-                        None if self.exists().await? => return Ok(()),
-                        None => {}
+                        _ if self.exists().await? => return Ok(()),
+                        _ => {}
                     }
                 }
                 Step::Lost(problem) => self.survive_loss(&mut retrier, problem, sessions).await?,
@@ -231,6 +218,11 @@ impl Transfer<'_> {
             sessions += 1;
             (*session, least) = self.begin().await?;
         }
+    }
+
+    fn stuck(&self, offset: u64) -> Problem {
+        let detail = format!("it stays at {offset} of {} bytes, whatever is sent", self.upload.size);
+        Problem::Malformed { host: self.endpoint.host(), what: "an upload range".to_owned(), detail }
     }
 
     async fn survive_loss(
@@ -310,8 +302,8 @@ impl Transfer<'_> {
     async fn step(&self, session: &Session, mode: Mode) -> Result<Step, Problem> {
         match mode {
             Mode::Whole => self.put(session, self.part(0, self.upload.size)).await,
-            Mode::Chunks(_) if session.offset >= self.upload.size => self.put(session, Payload::Empty).await,
-            Mode::Chunks(chunk) => {
+            Mode::Pieces(_) if session.offset >= self.upload.size => self.put(session, Payload::Empty).await,
+            Mode::Pieces(chunk) => {
                 let length = chunk.min(self.upload.size - session.offset);
                 self.patch(session, length).await
             }
@@ -372,6 +364,14 @@ impl Transfer<'_> {
                 Some(current) if current.offset != session.offset => Ok(Step::Continue(current)),
                 _ => Ok(Step::Lost(answer.failure().await)),
             },
+            // What registries say that know the whole only.
+            StatusCode::BAD_REQUEST
+            | StatusCode::METHOD_NOT_ALLOWED
+            | StatusCode::UNSUPPORTED_MEDIA_TYPE
+            | StatusCode::NOT_IMPLEMENTED => {
+                let problem = self.client.rejected(self.endpoint, self.subject, answer).await;
+                Ok(Step::NoPieces(problem))
+            }
             _ => self.refused(answer).await,
         }
     }
@@ -438,13 +438,4 @@ fn range_end(answer: &Answer) -> Option<u64> {
         ("0", end) => end.parse::<u64>().ok()?.checked_add(1),
         _ => None,
     }
-}
-
-/// Returns the next smaller way to send; `None` where there is none.
-fn smaller(mode: Mode, default: u64, least: u64) -> Option<Mode> {
-    let chunk = match mode {
-        Mode::Whole => default,
-        Mode::Chunks(chunk) => chunk / 2,
-    };
-    (chunk >= SMALLEST_CHUNK.max(least)).then_some(Mode::Chunks(chunk))
 }

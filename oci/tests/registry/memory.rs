@@ -21,6 +21,8 @@ pub struct Habits {
     pub refuses_manifests: Option<(u16, &'static str)>,
     /// Sessions are forgotten after a broken request.
     pub forgets_sessions: Option<()>,
+    /// PATCH is refused with this status.
+    pub refuses_pieces: Option<u16>,
     /// Links are refused with this status.
     pub refuses_links: Option<u16>,
     /// Where uploads go on.
@@ -228,6 +230,9 @@ impl Memory {
     }
 
     fn patch(&self, state: &mut State, request: &Request, place: &Place<'_>) -> Reply {
+        if let Some(status) = self.habits.refuses_pieces {
+            return error(status, "UNSUPPORTED", "The operation is unsupported.");
+        }
         let broken = request.headers.contains_key("x-broken");
         let Some(bytes) = state.sessions.get_mut(place.last) else {
             return error(404, "BLOB_UPLOAD_UNKNOWN", "no such upload");

@@ -8,7 +8,7 @@ use oci::registry::{Event, Problem, PushImage, Settings, Way, plan_push};
 
 use crate::fixture::{blob, client, image, noise, settings, ways};
 use crate::memory::{Habits, Memory};
-use crate::server::{Request, Server};
+use crate::server::{Reply, Request, Server};
 
 const SIZE: usize = 10_000_000;
 
@@ -79,6 +79,42 @@ async fn reg_15_a_proxy_that_resets_what_is_too_large_for_it_gets_ever_smaller_p
     let requests = upload(Habits::default(), &[900_000, 700_000, 100_000]).await;
     let patches: Vec<&Request> = requests.iter().filter(|request| request.method == "PATCH").collect();
     assert!(patches[..3].iter().all(|patch| patch.header("content-length") == piece(0)));
+}
+
+#[tokio::test]
+async fn reg_16_a_registry_that_takes_no_pieces_gets_the_whole_again() {
+    for status in [400, 405, 415, 501] {
+        let habits = || Habits { refuses_pieces: Some(status), ..Habits::default() };
+        let requests = upload(habits(), &[SIZE / 2]).await;
+        let whole = requests.iter().filter(|request| request.header("content-length") == SIZE.to_string());
+        assert_eq!(whole.count(), 2, "{status}");
+        assert_eq!(requests.iter().filter(|request| request.method == "PATCH").count(), 1);
+        // Where the whole is too large, there is no way.
+        let memory = Memory::new(Habits { max_body: Some(500_000), ..habits() });
+        let server = Server::start(move |request| memory.answer(request));
+        let image = PushImage { blobs: vec![blob(&noise(1, 1_000_000), OCI_LAYER)], documents: Vec::new() };
+        let mut pieces = small_chunks();
+        pieces.limits.chunk = 400_000;
+        let (client, _) = client(pieces);
+        let error = client.push(&plan_push(&server.reference("x"), &image)).await.unwrap_err();
+        assert!(error.to_string().contains("UNSUPPORTED: The operation is unsupported."), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn reg_16_a_registry_that_takes_and_takes_and_has_nothing_is_left() {
+    let image = PushImage { blobs: vec![blob(&noise(1, 1_000_000), OCI_LAYER)], documents: Vec::new() };
+    let mut pieces = small_chunks();
+    pieces.limits.chunk = 400_000;
+    let (client, _) = client(pieces);
+    let endless = Server::start(|request| match request.method.as_str() {
+        "HEAD" => Reply::new(404),
+        "PUT" => Reply::new(413),
+        _ => Reply::new(202).header("Location", "/v2/x/blobs/uploads/1").header("Range", "0-0"),
+    });
+    let error = client.push(&plan_push(&endless.reference("x"), &image)).await.unwrap_err();
+    assert!(error.to_string().contains("it stays at 0 of 1000000 bytes"), "{error}");
+    assert!(endless.requests().len() < 50, "{}", endless.requests().len());
 }
 
 #[tokio::test]
@@ -177,7 +213,6 @@ async fn reg_16_a_link_that_is_refused_falls_back_to_an_upload() {
 
 #[tokio::test]
 async fn reg_16_answers_against_the_specification_are_named() {
-    use crate::server::Reply;
     let no_location: fn(&Request) -> Reply = |request| match request.method.as_str() {
         "HEAD" => Reply::new(404),
         _ => Reply::new(202),
