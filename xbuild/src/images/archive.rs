@@ -19,10 +19,14 @@ use super::Places;
 use crate::failure::{Class, Failure, io_class};
 
 /// Most members of an archive; an image of 10,000 layers has 30,000 in Docker's old form.
-const MEMBERS: usize = 200_000;
+const MEMBERS: usize = 100_000;
 
 /// Most bytes of headers and long names: what reading them may hold in memory.
-const HEADERS: u64 = 256 << 20;
+const HEADERS: u64 = 100 << 20;
+
+/// Bytes that are spooled between two looks at the free space: what decompresses to a hundred times its size must not
+/// fill the disk (reliability TAR-50).
+const LOOK: usize = 64 << 20;
 
 /// Bytes of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -234,12 +238,20 @@ fn spool(places: &Places, input: impl io::BufRead, shown: &str) -> Result<(PathB
     let mut file = File::options().read(true).write(true).create_new(true).open(&path).map_err(full)?;
     let (mut decoder, _) = Decoder::new(input).map_err(unreadable)?;
     let mut buffer = vec![0; 256 << 10];
+    let mut unseen = 0;
     loop {
         match decoder.read(&mut buffer) {
             Ok(0) => break,
-            Ok(read) => file.write_all(&buffer[..read]).map_err(full)?,
+            Ok(read) => {
+                file.write_all(&buffer[..read]).map_err(full)?;
+                unseen += read;
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(unreadable(error)),
+        }
+        if unseen >= LOOK {
+            places.store()?.check_space(0)?;
+            unseen = 0;
         }
     }
     file.seek(SeekFrom::Start(0)).map_err(full)?;

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::harness::{Registry, Run, Scratch, finish, have, tool};
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, Rule};
 
 /// A place for images in a scratch directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -423,6 +424,36 @@ fn img_01_a_damaged_blob_is_named_and_nothing_is_half_written() {
         .xbuild(&["copy", &format!("oci-layout://{}", layout.display()), &target.ours])
         .fails(4, &[&digest]);
     assert_eq!(json(&scratch.xbuild(&["inspect", &target.ours]).ok().stdout)["digest"], before.as_str());
+}
+
+#[test]
+fn an_interrupted_copy_leaves_nothing() {
+    let Some(registry) = Registry::start() else { return };
+    let scratch = Scratch::new();
+    app(&scratch);
+    scratch.xbuild(&["push", "app:1", &format!("{}/x:1", registry.host)]).ok();
+    let proxy = Proxy::with(&registry.host, |exchange, _| match exchange.is_blob() {
+        true => Rule::Hold,
+        false => Rule::Pass,
+    });
+    for (scheme, name) in [("oci-layout://", "l"), ("oci-archive:", "a.tar")] {
+        let directory = scratch.path().join(format!("out-{name}"));
+        std::fs::create_dir(&directory).unwrap();
+        let target = format!("{scheme}{}", directory.join(name).display());
+        let source = format!("docker://{}/x:1", proxy.host);
+        let mut command = scratch.command(&["copy", &source, &target]);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let end = Instant::now() + Duration::from_secs(20);
+        while std::fs::read_dir(&directory).unwrap().next().is_none() {
+            assert!(Instant::now() < end, "the copy does not begin");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        tool("kill", &["-INT", &child.id().to_string()]);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{output:?}");
+        let left: Vec<_> = std::fs::read_dir(&directory).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
 }
 
 #[test]

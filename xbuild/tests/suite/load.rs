@@ -394,3 +394,23 @@ fn tar_47_an_archive_with_wrong_bytes_is_refused_or_the_same_image() {
         }
     }
 }
+
+#[test]
+fn tar_50_an_archive_that_grows_past_the_disk_stops_there() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    std::fs::create_dir(&store).unwrap();
+    let options = ["-t", "tmpfs", "-o", "size=40m", "tmpfs", store.to_str().unwrap()];
+    if !std::process::Command::new("mount").args(options).status().is_ok_and(|status| status.success()) {
+        crate::skip("mounting a tmpfs is not allowed");
+        return;
+    }
+    let bomb = scratch.path().join("bomb.tar.gz");
+    let script = format!("head -c 400000000 /dev/zero | gzip -9 > {}", bomb.display());
+    tool("sh", &["-c", &script]);
+    let run = scratch.xbuild(&["load", "-i", bomb.to_str().unwrap()]);
+    let left = std::fs::read_dir(store.join("tmp")).unwrap().count();
+    tool("umount", &[store.to_str().unwrap()]);
+    run.fails(7, &["store"]);
+    assert_eq!(left, 0, "the spooled file is left");
+}
