@@ -282,6 +282,14 @@ impl BuildOptions {
     }
 }
 
+impl BuildOptions {
+    /// Returns where the result is pushed to: names with a tag, and repositories where it gets none.
+    pub fn pushed(&self) -> Vec<Reference> {
+        let tags = self.tags.iter().filter(|_| self.push).cloned().map(Reference::with_default_tag);
+        tags.chain(self.by_digest.iter().cloned()).collect()
+    }
+}
+
 /// Returns the CA bundle that `--host-ca` names: the given file, else the first of the places where
 /// distributions keep theirs.
 ///

@@ -68,7 +68,10 @@ async fn a_blob_is_found_or_linked_without_its_bytes() {
         let before = server.requests().len();
         assert_eq!(client.find_blob(&target, &plan.uploads[0]).await.unwrap(), expected);
         assert!(server.requests()[before..].iter().all(|request| request.body.is_empty()));
-        assert_eq!(ways(&told.lock().unwrap(), plan.uploads[0].digest).len(), 2 + usize::from(expected.is_some()));
+        assert_eq!(
+            ways(&told.lock().unwrap(), plan.uploads[0].digest).len(),
+            2 + usize::from(expected.is_some())
+        );
     }
 }
 
@@ -80,9 +83,13 @@ async fn permission_is_asked_for_without_a_trace() {
     assert_eq!(lines(&server.requests()), ["POST upload", "DELETE upload"]);
     let quota = r#"{"errors":[{"code":"DENIED","message":"will exceed the project quota"}]}"#;
     let denied = r#"{"errors":[{"code":"DENIED","message":"requested access is denied"}]}"#;
-    for (status, body, definite) in
-        [(401, denied, true), (403, denied, true), (403, quota, false), (404, denied, false), (503, "", false)]
-    {
+    for (status, body, definite) in [
+        (401, denied, true),
+        (403, denied, true),
+        (403, quota, false),
+        (404, denied, false),
+        (503, "", false),
+    ] {
         let server = Server::start(move |_| Reply::new(status).body(body));
         let error = client(settings()).0.check_push(&server.reference("team/app:1")).await.unwrap_err();
         assert_eq!(error.is_denied(), definite, "{error}");

@@ -115,6 +115,7 @@ pub async fn send(
     there: &There,
 ) -> Result<Vec<Pushed>, Failure> {
     let client = registries.client()?;
+    check_digests(image, names)?;
     let by_registry = by_registry(names);
     let sends = by_registry.iter().map(|repositories| async move {
         let mut image = image.clone();
@@ -154,6 +155,21 @@ pub async fn send(
     match lost.is_empty() {
         true => Ok(pushed),
         false => Err(repeatable(store, registries, image, lost)),
+    }
+}
+
+/// Refuses names that say which image they mean, and mean another.
+fn check_digests(image: &PushImage, names: &[Reference]) -> Result<(), Failure> {
+    let root = image.documents.last().map(|root| root.digest);
+    match names.iter().find(|name| name.digest.is_some() && name.digest != root) {
+        None => Ok(()),
+        Some(name) => {
+            let why = format!("the image is {}", root.map(|root| root.to_string()).unwrap_or_default());
+            Err(Failure::new(
+                Class::Usage,
+                &["unusable target", &name.to_string(), &why, "leave the digest out"],
+            ))
+        }
     }
 }
 

@@ -376,3 +376,27 @@ fn layers_of_several_platforms_are_sent_while_steps_run() {
         other.xbuild(&["pull", "--platform", platform, &name]).ok();
     }
 }
+
+#[test]
+fn a_push_without_a_tag_goes_ahead_and_is_repeated_like_any_other() {
+    let Some(registry) = Registry::start() else { return };
+    let scratch = Scratch::new().with_busybox();
+    let proxy = gate(&registry.host, large_blob);
+    let context = dockerfile(&scratch, &["FROM busybox", BIG, &wait_for(&proxy.host)]);
+    let output = format!("type=image,name={}/app,push-by-digest=true,push=true", proxy.host);
+    let digest = scratch.digest(&context, &["-o", &output]);
+    assert!(puts(&proxy.log(), Exchange::is_manifest)[0].ends_with(&digest), "{:#?}", proxy.log());
+    proxy.clear();
+    let run = scratch.build(&context, &["-o", &output]).ok();
+    assert!(run.stderr.contains(&format!("# pushed {}/app@{digest}", proxy.host)), "{}", run.stderr);
+    assert_eq!(proxy.log().len(), 1, "is it there? {:#?}", proxy.log());
+    let port = crate::harness::free_port();
+    let output = format!("type=image,name=127.0.0.1:{port}/app,push-by-digest=true,push=true");
+    let lost = scratch.build(&context, &["-o", &output]).fails(8, &["is kept in the store"]);
+    let Some(_late) = Registry::start_at(port) else { return };
+    for again in crate::push_failures::run_as_told(&lost) {
+        assert_eq!(again.ok().stdout.trim(), digest);
+    }
+    let name = format!("127.0.0.1:{port}/app@{digest}");
+    Scratch::new().xbuild(&["pull", &name]).ok();
+}

@@ -17,7 +17,8 @@ fn repeat(run: &Run) -> Vec<Vec<String>> {
     commands.collect()
 }
 
-fn run_as_told(run: &Run) -> Vec<Run> {
+/// Runs the commands of an error line.
+pub fn run_as_told(run: &Run) -> Vec<Run> {
     let commands = repeat(run).into_iter();
     commands.map(|words| finish(Command::new(env!("CARGO_BIN_EXE_xbuild")).args(words))).collect()
 }

@@ -6,14 +6,13 @@ use std::sync::Arc;
 use exporter::{Addition, Assembly, Layer as ImageLayer};
 use frontend::graph::{Joint, JointImage, StepId};
 use oci::media_type::Types;
-use oci::registry::plan_push;
 use oci::{Platform, document};
 use solver::Solved;
 
 use super::Session;
 use super::output;
 use super::push::{self, Ahead};
-use crate::commands::{print, send};
+use crate::commands::print;
 use crate::failure::{Class, Failure};
 use crate::image::{self, StoredImage};
 use crate::options::{Annotation, Form, Place, annotation, usage};
@@ -72,7 +71,6 @@ pub async fn finish(
     if let Some(ahead) = ahead {
         push::finish(session, registries, &made.root.descriptor, ahead).await?;
     }
-    push_by_digest(session, registries, &made.root).await?;
     describe(session, &made)
 }
 
@@ -116,26 +114,7 @@ async fn part(
 
 /// A push takes base layers from where they are; everything else wants them here.
 fn needs_all_blobs(session: &Session) -> bool {
-    let pushes = session.options.push || !session.options.by_digest.is_empty();
-    !pushes || session.options.load || !session.options.outputs.is_empty()
-}
-
-/// Sends the image to repositories in which it gets no tag, for an index to be made of such images.
-async fn push_by_digest(
-    session: &Session,
-    registries: &Registries,
-    image: &StoredImage,
-) -> Result<(), Failure> {
-    for repository in &session.options.by_digest {
-        let content = send::content(&session.store, &image.descriptor)?;
-        let pushed = registries.client()?.push(&plan_push(repository, &content)).await.map_err(|error| {
-            let failure = Failure::from(error);
-            let line = format!("{} — {} is kept in the store", failure.line, image.descriptor.digest());
-            Failure { line, ..failure }
-        })?;
-        session.progress.note(format!("pushed {}@{}", repository.name(), pushed.digest));
-    }
-    Ok(())
+    session.options.pushed().is_empty() || session.options.load || !session.options.outputs.is_empty()
 }
 
 fn target_stack(image: &JointImage, solved: &Solved<Snapshot>) -> Stack {

@@ -179,8 +179,9 @@ impl Session {
     ) -> Result<Option<push::Ahead>, Failure> {
         let images: Vec<StepId> = joint.images.iter().filter_map(|image| image.target).collect();
         let steps = (graph, &joint.targets()[..], &images[..]);
-        let ahead = || push::Ahead::new(worker, registries, &self.options.tags, steps);
-        self.options.push.then(ahead).transpose()
+        let names = self.options.pushed();
+        let ahead = || push::Ahead::new(worker, registries, &names, steps);
+        (!names.is_empty()).then(ahead).transpose()
     }
 
     fn answers(&self, bases: Arc<Bases>, fetcher: Arc<Fetcher>) -> Result<Answers, Failure> {

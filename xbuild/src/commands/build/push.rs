@@ -201,7 +201,11 @@ pub async fn finish(
 ) -> Result<(), Failure> {
     let there = ahead.finish().await;
     let image = send::content(&session.store, root)?;
-    send::send(&session.store, registries, &image, &session.options.tags, &there).await.map(drop)
+    let digest = document::digest_of(root).map_err(oci::Error::from)?;
+    // A name without a tag is one that gets none: the digest stands in its place.
+    let named = |name: Reference| if name.tag.is_some() { name } else { name.with_digest(digest) };
+    let names: Vec<_> = session.options.pushed().into_iter().map(named).collect();
+    send::send(&session.store, registries, &image, &names, &there).await.map(drop)
 }
 
 /// Hears of a solve.
