@@ -163,7 +163,9 @@ fn login_hint(action: Action, offered: &Offered, registry: &str, messages: &[Mes
     match (action, offered) {
         (Action::Push, Offered::User(user)) => format!("may {user} push there? Else xbuild login {registry}"),
         (Action::Login, Offered::User(user)) => format!("are name and password of {user} right?"),
-        (Action::Pull, Offered::User(user)) => format!("are name and password of {user} right? xbuild login {registry}"),
+        (Action::Pull, Offered::User(user)) => {
+            format!("are name and password of {user} right? xbuild login {registry}")
+        }
         (_, Offered::IdentityToken) => format!("the stored token is refused: xbuild login {registry}"),
         (Action::Pull, Offered::Nothing) => {
             format!("it does not exist or needs a login: xbuild login {registry}")

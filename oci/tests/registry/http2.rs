@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use oci::Digest;
 use oci::media_type::{OCI_LAYER, OCI_MANIFEST, Types};
-use oci::registry::{Event, PushImage, plan_push};
+use oci::registry::{Event, PushImage, Settings, plan_push};
 
 use crate::fixture::{blob, client, image, noise, read_blob};
 use crate::frames::{
@@ -35,6 +35,13 @@ fn serve_manifest(connection: &mut Connection, stream: u32) -> io::Result<()> {
     connection.answer(stream, 200, &[("content-type", OCI_MANIFEST)], &manifest())
 }
 
+/// Settings with fewer attempts: each of them meets the same.
+fn impatient(server: &H2Server) -> Settings {
+    let mut settings = server.settings();
+    settings.retry.attempts = 3;
+    settings
+}
+
 /// A server that does `evil` to every request is given up within bounds; returns the error's line.
 async fn check_bounded(
     evil: impl Fn(&mut Connection, Request) -> io::Result<()> + Send + Sync + 'static,
@@ -45,7 +52,7 @@ async fn check_bounded(
             evil(connection, request)?;
         }
     })?;
-    let (client, _) = client(server.settings());
+    let (client, _) = client(impatient(&server));
     let (before, start) = (peak(), Instant::now());
     let error = client.root(&server.reference("a/b:1")).await.unwrap_err();
     assert!(peak() - before < MOST_MEMORY, "{} MiB", (peak() - before) >> 20);
@@ -161,7 +168,7 @@ async fn reg_17_a_window_that_never_opens_is_waited_for_in_bounds() {
     }) else {
         return;
     };
-    let (client, _) = client(server.settings());
+    let (client, _) = client(impatient(&server));
     let (before, start) = (peak(), Instant::now());
     let image = one_blob(8 << 20);
     let error = client.push(&plan_push(&server.reference("a/b"), &image)).await.unwrap_err();
