@@ -19,8 +19,8 @@ pub mod transfer;
 
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use oci::Platform;
@@ -139,8 +139,10 @@ pub fn human(bytes: u64) -> String {
 /// Those of the work, and the signal.
 pub async fn interruptible<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::select! {
-        done = work => done,
+        // First, so that signals are heard before the work occupies the thread for long.
+        biased;
         signal = signalled() => Err(Failure::new(Class::Signal(signal), &["interrupted"])),
+        done = work => done,
     }
 }
 
@@ -203,8 +205,10 @@ fn listen() -> watch::Sender<Option<i32>> {
 /// Ends the process. Its steps end with it, what it was writing is removed.
 fn end(signal: i32) -> ! {
     oci::lock::abandon();
+    crate::images::abandon();
+    let rest = if STEPS_END.load(Ordering::Relaxed) { " — finished steps stay cached" } else { "" };
     // Nobody may be reading any more.
-    let _ = writeln!(std::io::stderr().lock(), "error: interrupted — finished steps stay cached");
+    let _ = writeln!(std::io::stderr().lock(), "error: interrupted{rest}");
     std::process::exit(i32::from(Class::Signal(signal).code()))
 }
 
