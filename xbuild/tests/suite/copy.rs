@@ -310,6 +310,30 @@ fn within_a_registry_blobs_are_linked_and_never_travel() {
     assert!(log.last().unwrap().is_manifest(), "{log:?}");
 }
 
+#[test]
+fn layers_that_the_store_never_had_are_fetched_into_the_copy() {
+    let Some(registry) = Registry::start() else { return };
+    let builder = Scratch::new().with_busybox();
+    let base = format!("{}/team/base:1", registry.host);
+    builder.xbuild(&["push", "busybox", &base]).ok();
+    let scratch = Scratch::new();
+    let context = scratch
+        .context("c", &[("Dockerfile", &format!("FROM {base}\nLABEL a=b\nCOPY --link f /f\n")), ("f", "x")]);
+    let digest = scratch.digest(&context, &["-t", &format!("{}/team/child:1", registry.host), "--push"]);
+    let name = format!("{}/team/child:1", registry.host);
+    let largest = || {
+        let blobs = std::fs::read_dir(scratch.layout().join("blobs/sha256")).unwrap();
+        blobs.map(|blob| blob.unwrap().metadata().unwrap().len()).max().unwrap_or(0)
+    };
+    for kind in [Kind::Layout, Kind::OciArchive, Kind::DockerArchive, Kind::Registry] {
+        let target = place(kind, &scratch, &registry.host, &format!("{kind:?}").to_lowercase());
+        assert_eq!(scratch.xbuild(&["copy", &name, &target.ours]).ok().digest(), digest, "{kind:?}");
+        assert!(largest() < 100_000, "the base came into the store: {kind:?}");
+        let fresh = Scratch::new();
+        assert_eq!(fresh.xbuild(&["run", &target.ours, "cat", "/f"]).ok().stdout, "x", "{kind:?}");
+    }
+}
+
 /// What skopeo makes of an image: layers of a Docker archive are uncompressed there.
 fn foreign(scratch: &Scratch) -> PathBuf {
     app(scratch);
