@@ -3,7 +3,7 @@
 use reqwest::Url;
 
 use super::address::{Authority, is_loopback_host};
-use super::error::{Problem, Refusal};
+use super::error::Problem;
 use super::route::{self, Matched};
 use super::settings::{Checks, Serves, Settings, Transport};
 use crate::Reference;
@@ -26,6 +26,18 @@ pub(super) struct Endpoint {
     pub checks: Checks,
     /// What it may speak besides the scheme of [`Self::base`].
     pub fallback: Fallback,
+    /// Why it must not be asked, where that is forbidden.
+    pub blocked: Option<Blocked>,
+}
+
+/// A route that forbids to ask a server (containers-registries.conf(5)). Its mirrors may be asked all the same: that
+/// is how administrators say that images come from mirrors only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Blocked {
+    /// The names that it is for.
+    pub prefix: String,
+    /// The file that says so.
+    pub file: String,
 }
 
 /// What an endpoint is for the image.
@@ -66,29 +78,28 @@ pub(super) enum Naming {
 impl Endpoint {
     /// Returns the endpoint of the registry that `reference` names.
     pub fn origin(settings: &Settings, reference: &Reference) -> Result<Self, Problem> {
-        let found = allowed(settings, reference)?;
+        let found = route::find(&settings.routes, reference);
         let checks = found.map_or(Checks::Usual, |found| found.route.checks);
-        endpoint(settings, &reference.registry, Naming::Same, Role::Origin, checks)
+        let made = endpoint(settings, &reference.registry, Naming::Same, Role::Origin, checks)?;
+        Ok(Self { blocked: found.and_then(blocked), ..made })
     }
 
     /// Returns the endpoint that stands for the registry of `reference` when images are read.
     pub fn read_origin(settings: &Settings, reference: &Reference) -> Result<Self, Problem> {
-        let found = allowed(settings, reference)?;
+        let found = route::find(&settings.routes, reference);
         let location =
             found.and_then(|found| found.route.location.as_ref().map(|location| (found, location)));
-        match location {
-            Some((found, location)) => {
-                routed(settings, reference, &found, location, Role::Origin, found.route.checks)
-            }
-            None => Self::origin(settings, reference),
-        }
+        let Some((found, location)) = location else { return Self::origin(settings, reference) };
+        let made = routed(settings, reference, &found, location, Role::Origin, found.route.checks)?;
+        Ok(Self { blocked: blocked(found).or(made.blocked.clone()), ..made })
     }
 
     /// Returns the endpoint of a registry by its name.
     pub fn of_registry(settings: &Settings, registry: &str) -> Result<Self, Problem> {
-        let checks = route::find_of_registry(&settings.routes, registry)
-            .map_or(Checks::Usual, |found| found.route.checks);
-        endpoint(settings, registry, Naming::Same, Role::Origin, checks)
+        let found = route::find_name(&settings.routes, registry);
+        let checks = found.map_or(Checks::Usual, |found| found.route.checks);
+        let made = endpoint(settings, registry, Naming::Same, Role::Origin, checks)?;
+        Ok(Self { blocked: found.and_then(blocked), ..made })
     }
 
     /// Returns all endpoints that may serve `reference`, in the order in which they are asked.
@@ -101,7 +112,7 @@ impl Endpoint {
             let naming = if prefix.is_empty() { Naming::Same } else { Naming::Below(format!("{prefix}/")) };
             sources.push(endpoint(settings, host, naming, Role::Mirror, Checks::Usual)?);
         }
-        if let Some(found) = allowed(settings, reference)? {
+        if let Some(found) = route::find(&settings.routes, reference) {
             let by_digest = reference.digest.is_some();
             let serves = |serves: Serves| match serves {
                 Serves::All => true,
@@ -127,6 +138,7 @@ impl Endpoint {
             role: Role::Origin,
             checks: Checks::Usual,
             fallback: Fallback::None,
+            blocked: None,
         }
     }
 
@@ -160,15 +172,9 @@ impl Endpoint {
     }
 }
 
-/// Returns the route of `reference`, unless it forbids the name.
-fn allowed<'a>(settings: &'a Settings, reference: &Reference) -> Result<Option<Matched<'a>>, Problem> {
-    let found = route::find(&settings.routes, reference);
-    match found.and_then(|found| found.route.blocked.as_ref().map(|file| (found, file))) {
-        Some((found, file)) => {
-            Err(Refusal::Blocked { prefix: found.route.prefix.clone(), file: file.clone() }.into())
-        }
-        None => Ok(found),
-    }
+fn blocked(found: Matched<'_>) -> Option<Blocked> {
+    let file = found.route.blocked.clone()?;
+    Some(Blocked { prefix: found.route.prefix.clone(), file })
 }
 
 fn routed(
@@ -187,11 +193,12 @@ fn routed(
             detail: format!("{location} stands for all of {}", found.route.prefix),
         });
     }
+    let forbidden = route::find_name(&settings.routes, &format!("{host}/{repository}")).and_then(blocked);
     let naming = match repository == reference.repository {
         true => Naming::Same,
         false => Naming::Instead { from: reference.repository.clone(), to: repository },
     };
-    endpoint(settings, &host, naming, role, checks)
+    Ok(Endpoint { blocked: forbidden, ..endpoint(settings, &host, naming, role, checks)? })
 }
 
 /// Returns `host[:port]` of `url` for messages.
@@ -220,7 +227,8 @@ fn endpoint(
     };
     let base = Url::parse(&format!("{scheme}://{host}/v2/")).map_err(|error| malformed(error.to_string()))?;
     let authority = Authority::of(&base).ok_or_else(|| malformed("it has no host".to_owned()))?;
-    Ok(Endpoint { registry: registry.to_owned(), authority, base, naming, role, checks, fallback })
+    let registry = registry.to_owned();
+    Ok(Endpoint { registry, authority, base, naming, role, checks, fallback, blocked: None })
 }
 
 fn scheme(transport: Transport, checks: Checks, host: &str) -> (&'static str, Fallback) {
@@ -312,18 +320,27 @@ mod tests {
     }
 
     #[test]
-    fn what_is_blocked_has_no_endpoint() {
-        let blocked = Some("/etc/containers/registries.conf".to_owned());
-        let route = Route { prefix: "h/team".to_owned(), blocked, ..Route::default() };
-        let settings = Settings { routes: vec![route], ..Settings::default() };
-        let refused = Endpoint::sources(&settings, &"h.io/team/a".parse().unwrap());
-        assert!(refused.is_ok());
-        let reference = Reference { registry: "h".to_owned(), .."x.io/team/a".parse().unwrap() };
-        for refused in
-            [Endpoint::sources(&settings, &reference).err(), Endpoint::origin(&settings, &reference).err()]
-        {
-            assert!(matches!(refused, Some(Problem::Refused(Refusal::Blocked { .. }))), "{refused:?}");
-        }
+    fn what_is_blocked_may_still_have_mirrors() {
+        let file = || Some("registries.conf".to_owned());
+        let mirrors =
+            vec![mirror("m.io", Serves::All, Checks::Usual), mirror("b.io/x", Serves::All, Checks::Usual)];
+        let blocked = Route { prefix: "h.io/team".to_owned(), blocked: file(), mirrors, ..Route::default() };
+        let other = Route { prefix: "b.io".to_owned(), blocked: file(), ..Route::default() };
+        let moved = Some("b.io/y".to_owned());
+        let moved = Route { prefix: "v.io".to_owned(), location: moved, ..Route::default() };
+        let settings = Settings { routes: vec![blocked, other, moved], ..Settings::default() };
+        let check = |name: &str, expected: &[bool]| {
+            let sources = Endpoint::sources(&settings, &name.parse().unwrap()).unwrap();
+            let blocked: Vec<_> = sources.iter().map(|source| source.blocked.is_some()).collect();
+            assert_eq!(blocked, expected, "{name}");
+        };
+        check("h.io/team/a", &[false, true, true]);
+        check("h.io/other/a", &[false]);
+        check("v.io/a", &[true]);
+        let pushed = Endpoint::origin(&settings, &"h.io/team/a".parse().unwrap()).unwrap();
+        assert_eq!(pushed.blocked.map(|blocked| blocked.prefix).as_deref(), Some("h.io/team"));
+        assert!(Endpoint::of_registry(&settings, "b.io").unwrap().blocked.is_some());
+        assert!(Endpoint::of_registry(&settings, "h.io").unwrap().blocked.is_none());
     }
 
     #[test]

@@ -15,17 +15,13 @@ pub(super) struct Matched<'a> {
 
 /// Returns the route for an image: the longest prefix wins, the first of the same length.
 pub(super) fn find<'a>(routes: &'a [Route], image: &Reference) -> Option<Matched<'a>> {
-    let found = longest(routes, &image.to_string())?;
+    let found = find_name(routes, &image.to_string())?;
     // What a prefix says of tag or digest is no part of the name that a location replaces.
     Some(Matched { length: found.length.min(image.name().len()), ..found })
 }
 
-/// Returns the route for a registry as a whole.
-pub(super) fn find_of_registry<'a>(routes: &'a [Route], registry: &str) -> Option<Matched<'a>> {
-    longest(routes, registry)
-}
-
-fn longest<'a>(routes: &'a [Route], name: &str) -> Option<Matched<'a>> {
+/// Returns the route for a name without a version: a registry, or a repository of one.
+pub(super) fn find_name<'a>(routes: &'a [Route], name: &str) -> Option<Matched<'a>> {
     let mut found: Option<Matched<'a>> = None;
     for route in routes {
         let Some(length) = matched(&route.prefix, name) else { continue };

@@ -9,8 +9,8 @@ use reqwest::Url;
 
 use super::address::Authority;
 use super::client::Client;
-use super::endpoint::{Endpoint, Fallback};
-use super::error::Problem;
+use super::endpoint::{Blocked, Endpoint, Fallback};
+use super::error::{Problem, Refusal};
 
 /// What registries turned out to speak, by where they listen.
 #[derive(Default)]
@@ -24,12 +24,16 @@ enum Spoken {
 }
 
 impl Client {
-    /// Returns the endpoint and a URL of it with the scheme that the registry speaks.
+    /// Returns the endpoint and a URL of it with the scheme that the registry speaks. Every request begins here, so
+    /// what is blocked ends here.
     pub(super) async fn by_its_scheme<'a>(
         &self,
         endpoint: &'a Endpoint,
         url: &Url,
     ) -> Result<(Cow<'a, Endpoint>, Url), Problem> {
+        if let Some(Blocked { prefix, file }) = endpoint.blocked.clone() {
+            return Err(Refusal::Blocked { prefix, file }.into());
+        }
         let open = endpoint.fallback == Fallback::Plain && endpoint.base.scheme() == "https";
         if !open || self.spoken(endpoint).await == Spoken::Https {
             return Ok((Cow::Borrowed(endpoint), url.clone()));

@@ -254,6 +254,60 @@ fn files_of_containers_tools_are_followed() {
         .fails(2, &["registries.conf:1", "neither"]);
 }
 
+/// The digest that skopeo has for an image with this file of registries, or nothing where it refuses or finds none.
+fn by_skopeo(conf: &Path, image: &str) -> Option<String> {
+    let mut command = Command::new("skopeo");
+    command.arg("--registries-conf").arg(conf).args(["inspect", "--no-tags", "--format", "{{.Digest}}"]);
+    let output = command.arg(format!("docker://{image}")).stdin(Stdio::null()).output().unwrap();
+    output.status.success().then(|| String::from_utf8(output.stdout).unwrap().trim().to_owned())
+}
+
+#[test]
+fn skopeo_reads_the_same_in_registries_conf() {
+    if !have(&["skopeo"]) {
+        return;
+    }
+    let scratch = with_app();
+    let Some((registry, _proxy)) = mirror(&scratch, "vendor/base") else { return };
+    let host = &registry.host;
+    let dead = format!("127.0.0.1:{}", free_port());
+    let table = |prefix: &str, location: &str, more: &str| {
+        format!("[[registry]]\nprefix = \"{prefix}\"\nlocation = \"{location}\"\ninsecure = true\n{more}")
+    };
+    let mirrored = |location: &str, more: &str| {
+        format!("[[registry.mirror]]\nlocation = \"{location}\"\ninsecure = true\n{more}\n")
+    };
+    let check = |text: &str, image: &str, found: bool| {
+        let conf = write(&scratch, "registries.conf", text);
+        let theirs = by_skopeo(&conf, image);
+        let fresh = Scratch::new();
+        let variables = [("CONTAINERS_REGISTRIES_CONF", conf.to_str().unwrap())];
+        let run = run(&fresh, &["pull", &format!("docker://{image}")], &variables);
+        let ours = (run.code == 0).then(|| run.stdout.trim().to_owned());
+        assert_eq!(ours, theirs, "{image} with\n{text}\n{}", run.stderr);
+        assert_eq!(ours.is_some(), found, "{image} with\n{text}\n{}", run.stderr);
+    };
+    check(&table("far.test/team", &format!("{host}/vendor"), ""), "far.test/team/base:1", true);
+    check(&table("far.test/team/base", &format!("{host}/vendor/base"), ""), "far.test/team/base:1", true);
+    check(&table("*.far.test", &format!("{host}/vendor"), ""), "a.b.far.test/base:1", true);
+    check(&table("far.test/te", &format!("{host}/vendor"), ""), &format!("{dead}/team/base:1"), false);
+    let two = [mirrored(&dead, ""), mirrored(&format!("{host}/vendor"), "")].concat();
+    check(&table("far.test", &dead, &two), "far.test/base:1", true);
+    let tags = mirrored(&format!("{host}/vendor"), "pull-from-mirror = \"tag-only\"");
+    check(&table("far.test", &dead, &tags), "far.test/base:1", true);
+    let digests = mirrored(&format!("{host}/vendor"), "pull-from-mirror = \"digest-only\"");
+    check(&table("far.test", &dead, &digests), "far.test/base:1", false);
+    let blocked = format!("[[registry]]\nlocation = \"{host}/vendor\"\nblocked = true\n");
+    check(&blocked, &format!("{host}/vendor/base:1"), false);
+    check(&[blocked, table("far.test", &format!("{host}/vendor"), "")].concat(), "far.test/base:1", false);
+    // From mirrors only.
+    let never = format!("blocked = true\n{}", mirrored(&format!("{host}/vendor"), ""));
+    check(&table("far.test", "far.test", &never), "far.test/base:1", true);
+    let longer =
+        [table("far.test", &dead, ""), table("far.test/team", &format!("{host}/vendor"), "")].concat();
+    check(&longer, "far.test/team/base:1", true);
+}
+
 #[test]
 fn insecure_of_containers_is_https_unchecked_else_plain() {
     let Some(made) = Certificates::make() else { return };

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::harness::{Registry, Run, Scratch, finish, free_port};
+use crate::harness::{Registry, Run, Scratch, finish, free_port, tool};
 
 /// `s3cret`, as htpasswd -B has it: the registry takes no other hash.
 const HASH: &str = "$2y$05$abcdefghijklmnopqrstuuLK7U1u6pVRmL7L1BBM2aS35PSZnDXlK";
@@ -233,6 +233,28 @@ fn a_login_goes_where_the_authfile_is() {
     assert!(run.stderr.contains("warning: DOCKER_AUTH_CONFIG"), "{}", run.stderr);
     assert_eq!(guarded.run(&["logout", "--authfile", path, host], &[], "").ok().code, 0);
     guarded.is_refused(guarded.push(&["--authfile", path], &[], ""));
+}
+
+#[test]
+fn skopeo_and_xbuild_read_what_the_other_keeps() {
+    let Some(guarded) = Guarded::start() else { return };
+    if !crate::harness::have(&["skopeo"]) {
+        return;
+    }
+    let host = guarded.registry.host.as_str();
+    let path = |name: &str| guarded.scratch.path().join(name).to_str().unwrap().to_owned();
+    let (ours, theirs) = (path("ours.json"), path("theirs.json"));
+    guarded.run(&["login", host, "-u", "ci", "--password-stdin", "--authfile", &ours], &[], "s3cret").ok();
+    guarded.push(&["--authfile", &ours], &[], "").ok();
+    let image = format!("docker://{}", guarded.image);
+    tool("skopeo", &["inspect", "--tls-verify=false", "--authfile", &ours, &image]);
+    tool("skopeo", &["login", "--tls-verify=false", "--authfile", &theirs, "-u", "ci", "-p", "s3cret", host]);
+    guarded.push(&["--authfile", &theirs], &[], "").ok();
+    // One forgets what the other has kept.
+    guarded.run(&["logout", "--all", "--authfile", &theirs], &[], "").ok();
+    guarded.is_refused(guarded.push(&["--authfile", &theirs], &[], ""));
+    tool("skopeo", &["logout", "--authfile", &ours, host]);
+    guarded.is_refused(guarded.push(&["--authfile", &ours], &[], ""));
 }
 
 #[test]
