@@ -162,7 +162,7 @@ impl H2Server {
         initial: Vec<u8>,
         script: impl Fn(&mut Connection, usize) -> io::Result<()> + Send + Sync + 'static,
     ) -> Option<Self> {
-        let certificates = Certificates::make()?;
+        let certificates = Certificates::make_quickly()?;
         let config = Arc::new(server_config(&certificates));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -294,7 +294,7 @@ async fn every_part_is_redirected_for_itself_and_takes_no_credentials_along() {
 }
 
 #[tokio::test]
-async fn connections_are_not_more_than_allowed_and_waiting_blobs_come_first() {
+async fn connections_are_not_more_than_allowed() {
     let blobs: Vec<Vec<u8>> = (20..26).map(|seed| noise(seed, SIZE)).collect();
     let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let known: Vec<(String, Vec<u8>)> =
@@ -323,7 +323,7 @@ async fn connections_are_not_more_than_allowed_and_waiting_blobs_come_first() {
 
 #[tokio::test]
 async fn the_real_registry_serves_parts_over_tls() {
-    let Some(made) = Certificates::make() else { return };
+    let Some(made) = Certificates::make_quickly() else { return };
     let [certificate, key, authority] = ["server.pem", "server.key", "ca.pem"].map(|name| made.path(name));
     let tls = format!("  tls: {{certificate: {}, key: {}}}", certificate.display(), key.display());
     let Some(registry) = DockerRegistry::start(&tls) else { return };
@@ -336,4 +336,38 @@ async fn the_real_registry_serves_parts_over_tls() {
     let image = image(std::slice::from_ref(&layer), Types::Oci, &["1"]);
     client.push(&plan_push(&target, &image)).await.unwrap();
     assert!(read_blob(&client, &target, &layer).await.unwrap() == layer);
+}
+
+#[tokio::test]
+async fn a_blob_that_waits_comes_before_further_parts_of_a_large_one() {
+    let (large, small) = (noise(30, SIZE), noise(31, 1000));
+    let (wanted, gate) = (Arc::new(tokio::sync::Notify::new()), Arc::new(AtomicBool::new(false)));
+    let (body, little, begun) = (large.clone(), small.clone(), Arc::clone(&wanted));
+    let server = Server::start(move |request| match asked(request) {
+        None if request.target.ends_with(&Digest::of(&little).to_string()) => {
+            Reply::new(200).body(&little[..])
+        }
+        None => Reply { hold: Some((HELD, gate.clone())), ..Reply::new(200).body(body.clone()) },
+        Some(range) => {
+            begun.notify_one();
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            gate.store(gate.load(Ordering::SeqCst) || range.end == SIZE, Ordering::SeqCst);
+            partial(&body, range)
+        }
+    });
+    let mut settings = in_parts();
+    settings.limits.parallel = 2;
+    let (client, _) = client(settings);
+    let reference = server.reference("a");
+    let later = async {
+        wanted.notified().await;
+        read_blob(&client, &reference, &small).await
+    };
+    let (first, second) = tokio::join!(read_blob(&client, &reference, &large), later);
+    assert!(first.unwrap() == large && second.unwrap() == small);
+    let requests = server.requests();
+    let place = |of: &dyn Fn(&Request) -> bool| requests.iter().position(of).unwrap();
+    let last = place(&|request| asked(request).is_some_and(|range| range.end == SIZE));
+    let waited = place(&|request| request.target.ends_with(&Digest::of(&small).to_string()));
+    assert!(waited < last, "the small blob was asked for after all parts of the large one");
 }

@@ -16,17 +16,31 @@ use crate::fixture::{DockerRegistry, client, image, noise, read_blob, settings, 
 use crate::server::{Reply, Request, Server};
 
 /// A private authority with one server and one client certificate.
-pub struct Certificates(tempfile::TempDir);
+pub struct Certificates {
+    directory: tempfile::TempDir,
+    /// What openssl makes keys of.
+    keys: &'static str,
+}
 
 impl Certificates {
+    /// Keys of RSA, which signed tokens need.
     pub fn make() -> Option<Self> {
+        Self::with_keys("rsa:2048")
+    }
+
+    /// Keys that are made in no time.
+    pub fn make_quickly() -> Option<Self> {
+        Self::with_keys("ec -pkeyopt ec_paramgen_curve:prime256v1")
+    }
+
+    fn with_keys(keys: &'static str) -> Option<Self> {
         if Command::new("openssl").arg("version").stdout(Stdio::null()).status().is_err() {
             return skip("openssl is not installed");
         }
-        let made = Self(tempfile::tempdir().unwrap());
-        made.openssl(
-            "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=test-ca",
-        );
+        let made = Self { directory: tempfile::tempdir().unwrap(), keys };
+        made.openssl(&format!(
+            "req -x509 -newkey {keys} -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=test-ca"
+        ));
         for (name, extensions) in
             [("server", "subjectAltName=IP:127.0.0.1"), ("client", "keyUsage=digitalSignature")]
         {
@@ -37,9 +51,10 @@ impl Certificates {
 
     /// Makes one more certificate of a server, signed by the authority.
     fn add(&self, name: &str, extensions: &str, days: &str) {
+        let keys = self.keys;
         std::fs::write(self.path("ext"), extensions).unwrap();
         self.openssl(&format!(
-            "req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr -subj /CN={name}"
+            "req -newkey {keys} -nodes -keyout {name}.key -out {name}.csr -subj /CN={name}"
         ));
         self.openssl(&format!(
             "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days {days} -extfile ext -out {name}.pem"
@@ -48,19 +63,20 @@ impl Certificates {
 
     /// Makes a certificate that is its own authority, as registries' manuals tell their readers to.
     fn self_signed(&self, name: &str, alternative: &str) {
+        let keys = self.keys;
         self.openssl(&format!(
-            "req -x509 -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.pem -days 2 -subj /CN={name} -addext \
+            "req -x509 -newkey {keys} -nodes -keyout {name}.key -out {name}.pem -days 2 -subj /CN={name} -addext \
              subjectAltName={alternative}"
         ));
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.directory.path().join(name)
     }
 
     fn openssl(&self, arguments: &str) {
         let mut command = Command::new("openssl");
-        command.args(arguments.split(' ')).current_dir(self.0.path()).stderr(Stdio::null());
+        command.args(arguments.split(' ')).current_dir(self.directory.path()).stderr(Stdio::null());
         assert!(command.status().unwrap().success(), "openssl {arguments}");
     }
 }
@@ -86,7 +102,7 @@ pub fn https(ca_files: &[PathBuf]) -> RegistrySettings {
 
 #[tokio::test]
 async fn reg_18_a_private_authority_must_be_named() {
-    let Some(made) = Certificates::make() else { return };
+    let Some(made) = Certificates::make_quickly() else { return };
     let tls = format!(
         "  tls: {{certificate: {}, key: {}}}",
         made.path("server.pem").display(),
@@ -104,7 +120,7 @@ async fn reg_18_a_private_authority_must_be_named() {
 
 #[tokio::test]
 async fn a_client_certificate_is_shown_where_it_is_asked_for() {
-    let Some(made) = Certificates::make() else { return };
+    let Some(made) = Certificates::make_quickly() else { return };
     let [certificate, key, authority] = ["server.pem", "server.key", "ca.pem"].map(|name| made.path(name));
     let tls = format!(
         "  tls: {{certificate: {}, key: {}, clientcas: [{}]}}",
@@ -131,7 +147,7 @@ fn showing(made: &Certificates, name: &str) -> Option<DockerRegistry> {
 
 #[tokio::test]
 async fn reg_18_certificates_that_prove_nothing_are_refused() {
-    let Some(made) = Certificates::make() else { return };
+    let Some(made) = Certificates::make_quickly() else { return };
     made.add("expired", "subjectAltName=IP:127.0.0.1", "-1");
     made.add("other", "subjectAltName=DNS:other.example,IP:127.0.0.2", "2");
     made.self_signed("self", "IP:127.0.0.1");
@@ -154,7 +170,7 @@ async fn reg_18_certificates_that_prove_nothing_are_refused() {
 
 #[tokio::test]
 async fn reg_18_a_certificate_that_signed_itself_can_be_named() {
-    let Some(made) = Certificates::make() else { return };
+    let Some(made) = Certificates::make_quickly() else { return };
     made.self_signed("self", "IP:127.0.0.1");
     made.self_signed("same", "IP:127.0.0.1");
     made.self_signed("other", "DNS:other.example");
