@@ -6,6 +6,7 @@
 //! version tag. Any change of this encoding needs a new tag, and the known-answer tests below must be changed
 //! with it.
 
+use oci::Platform;
 use oci::layer::{Entry, Kind};
 
 use super::op::{
@@ -63,10 +64,11 @@ impl Encoder {
 
 /// Returns the digest of a step's own encoding.
 pub(super) fn digest(step: &Step) -> OpDigest {
-    let mut encoder = Encoder::new("xbuild-step-1");
-    encoder.text(&step.platform.os);
-    encoder.text(&step.platform.architecture);
-    encoder.text(&step.platform.variant);
+    let mut encoder = Encoder::new("xbuild-step-2");
+    let Platform { os, architecture, variant, .. } = &step.platform;
+    for part in [os, architecture, variant] {
+        encoder.text(if depends_on_platform(&step.op) { part } else { "" });
+    }
     encoder.option(step.source_date_epoch, |encoder, epoch| encoder.number(epoch.cast_unsigned()));
     match &step.op {
         Op::Image(image) => {
@@ -109,6 +111,14 @@ pub(super) fn digest(step: &Step) -> OpDigest {
         }
     }
     OpDigest(encoder.finish())
+}
+
+/// Files land on a parent in the same way, whatever it is for; commands and images are of a platform.
+fn depends_on_platform(op: &Op) -> bool {
+    match op {
+        Op::Image(_) | Op::Local(_) | Op::Git(_) | Op::Http(_) | Op::OciLayout(_) | Op::Run(_) => true,
+        Op::Copy(_) | Op::Mkdir(_) => false,
+    }
 }
 
 fn encode_run(encoder: &mut Encoder, run: &RunOp) {
@@ -262,7 +272,10 @@ fn file_part(entry: &Entry) -> String {
 
 /// Returns the named parts of a step's digest as text.
 pub(super) fn components(step: &Step) -> Vec<(String, String)> {
-    let mut parts = vec![("platform".to_owned(), step.platform.to_string())];
+    let mut parts = Vec::new();
+    if depends_on_platform(&step.op) {
+        parts.push(("platform".to_owned(), step.platform.to_string()));
+    }
     let mut part = |name: &str, value: String| parts.push((name.to_owned(), value));
     if let Some(epoch) = step.source_date_epoch {
         part("SOURCE_DATE_EPOCH", epoch.to_string());

@@ -164,7 +164,9 @@ fn cache_02_what_only_people_see_is_not_in_the_digest() {
         assert_ne!(digest(&plain), digest(&epoch), "{name}");
         let mut other = step(op);
         other.platform.variant.clear();
-        assert_ne!(digest(&plain), digest(&other), "{name}");
+        // The same files land on the same parent, whatever it is for.
+        let is_of_files = matches!(name, "copy" | "mkdir");
+        assert_eq!(digest(&plain) == digest(&other), is_of_files, "{name}");
     }
     let mut quiet = run();
     quiet.proxy_env.clear();
@@ -257,12 +259,12 @@ fn check_all_differ<T: Clone>(original: T, changes: &[fn(&mut T)], op: fn(T) -> 
 const CONTENT_ID: &str = "386aea366d55104b6c9d1bccccefd1f949fa9fc9c220d86efb86de7a90dc0aa3";
 
 const KNOWN: [(&str, &str); 8] = [
-    ("image", "33d59fde753e96c4e1d84ac86386902ada324347c9e0e3319506595e589476ac"),
-    ("layout", "33d59fde753e96c4e1d84ac86386902ada324347c9e0e3319506595e589476ac"),
-    ("local", "2bee8a81bc560ee613ef0ebdada45ede358c402196da061cec98ef0453580f40"),
-    ("git", "cfe911891905e91443b549c8e80679761085932012d670418f833ec1c33fa7a2"),
-    ("http", "81ec64a4ed2bed7d39a384df6282ccbd1822f809fa1345c7cfdd4b34b758c0a6"),
-    ("run", "1e91083bdca0e153a3f81e47a423712b1b3c9c01ae3b5458320f9094f08a9af7"),
-    ("copy", "d5dac6a6362a746f0e422a8bc4ee542abcaff9d59f2f1a917b3dfaab51797ee4"),
-    ("mkdir", "52948fd73806f274a6369b73adc24fb7948a639f9849d73fb2b17d4bd77c4544"),
+    ("image", "32a7ec63b1490f7e4d6fdc197c92633fa41fa36aed8f8075e95758820e65b6a7"),
+    ("layout", "32a7ec63b1490f7e4d6fdc197c92633fa41fa36aed8f8075e95758820e65b6a7"),
+    ("local", "8070051b70d88c2ff50782564d029a3a87db9e375a63b6d549838cf0e127ddb1"),
+    ("git", "3abcd7062c6f01a8372693071ccc6d4ba52066f1e8dc30aa250687603eedec26"),
+    ("http", "67304882c128b358323daacfb812aa2924efc1ce5780e6e6efdf12fdefc0ea2e"),
+    ("run", "97c123090547149a26b2eb75b1f5a9e68fc30b2a9c53c3aad8517de687c17679"),
+    ("copy", "824bd6ab85dfec8801d2fc28f0d2f88b9183c9d383876f99021cb5a924d6108c"),
+    ("mkdir", "5cc06c4030f2b54a63e6322d2cd28178c163cb8b23755e4a8721f88e0769a549"),
 ];

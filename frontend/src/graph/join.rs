@@ -208,7 +208,7 @@ mod tests {
                 vec![
                     mkdir("/tools", "linux/amd64", None, "build"),
                     mkdir(&format!("/for/{target}"), "linux/amd64", Some(0), "build"),
-                    mkdir("/app", target, None, "app"),
+                    mkdir(&format!("/app/{target}"), target, None, "app"),
                 ],
             )
         };

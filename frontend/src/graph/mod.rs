@@ -18,7 +18,8 @@
 //! | COPY, ADD from a context: content digest of the selected files | yes, through the Local input | bytes, type, mode, owner, xattrs; not mtime |
 //! | FROM: manifest digest and platform | yes | names the bytes |
 //! | SOURCE_DATE_EPOCH of layer-making steps | yes | it lands in the layer |
-//! | platform | yes | the command sees another machine |
+//! | platform of RUN and of sources | yes | the command sees another machine, the image is another |
+//! | platform of COPY, ADD, WORKDIR | no | the same files land on the same parent |
 //! | labels, ENV after the last RUN, CMD and other metadata | no | they are no steps |
 //! | progress text, Dockerfile lines, stage names | no | a comment must not bust the cache |
 

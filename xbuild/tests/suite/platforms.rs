@@ -113,6 +113,23 @@ fn stages_of_the_build_platform_run_once_and_say_for_whom() {
 }
 
 #[test]
+fn files_that_are_the_same_for_all_platforms_are_copied_once() {
+    let scratch = Scratch::new();
+    let text = "FROM scratch\nWORKDIR /data\nCOPY f /data/\nARG TARGETPLATFORM\nLABEL for=$TARGETPLATFORM\n";
+    let context = scratch.context("c", &[("Dockerfile", text), ("f", "files")]);
+    let run = scratch.build(&context, &["-t", "app", "--platform", THREE]).ok();
+    assert_eq!(run.stderr.matches("COPY f /data/").count(), 1, "{}", run.stderr);
+    let index = blob(&scratch.layout(), &scratch.digest(&context, &["--platform", THREE]));
+    let layers: std::collections::BTreeSet<String> = index["manifests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| blob(&scratch.layout(), entry["digest"].as_str().unwrap())["layers"].to_string())
+        .collect();
+    assert_eq!(layers.len(), 1, "{layers:?}");
+}
+
+#[test]
 fn a_foreign_run_is_refused_before_anything_runs() {
     let scratch = Scratch::new().with_busybox();
     let text = "FROM --platform=$BUILDPLATFORM busybox AS build\nRUN echo early > /early\n\

@@ -44,8 +44,9 @@ impl Machines {
 
     /// Returns the RUN steps whose programs this machine does not run by itself.
     pub fn foreign(&self, graph: &StepGraph) -> Vec<Foreign> {
-        // Parents precede their users, so each one's machine is known before it is asked for.
-        let mut machines: Vec<&Platform> = Vec::with_capacity(graph.len());
+        // The machine of the image that a step stands on. Without one it is that of the step's own platform, not of
+        // what it stands on, which may be files that several platforms share.
+        let mut bases: Vec<Option<&Platform>> = Vec::with_capacity(graph.len());
         let mut foreign = Vec::new();
         for (id, step) in graph.iter() {
             let own = match &step.op {
@@ -53,9 +54,9 @@ impl Machines {
                 Op::OciLayout(image) => self.0.get(&image.manifest),
                 Op::Local(_) | Op::Git(_) | Op::Http(_) | Op::Run(_) | Op::Copy(_) | Op::Mkdir(_) => None,
             };
-            let parent = step.parent.map(|parent| machines[parent.0 as usize]);
-            let machine = own.or(parent).unwrap_or(&step.platform);
-            machines.push(machine);
+            let base = own.or_else(|| bases[step.parent?.0 as usize]);
+            bases.push(base);
+            let machine = base.unwrap_or(&step.platform);
             if matches!(step.op, Op::Run(_)) && !is_native(machine) {
                 foreign.push(Foreign { step: id, machine: machine.clone() });
             }
@@ -148,6 +149,16 @@ mod tests {
         graph.push(step(Op::Run(RunOp::default()), platform, base.map(|_| 0)));
         let foreign = Machines(machines).foreign(&graph);
         assert_eq!(!foreign.is_empty(), expect, "{base:?} {platform}");
+    }
+
+    #[test]
+    fn files_that_platforms_share_tell_nothing() {
+        let mut graph = StepGraph::default();
+        let files = Op::Mkdir(frontend::graph::MkdirOp { path: "/a".to_owned(), user: String::new() });
+        graph.push(step(files, &Platform::host().to_string(), None));
+        graph.push(step(Op::Run(RunOp::default()), "linux/s390x", Some(0)));
+        let foreign = Machines::default().foreign(&graph);
+        assert_eq!(foreign.iter().map(|one| one.machine.to_string()).collect::<Vec<_>>(), ["linux/s390x"]);
     }
 
     #[test]
