@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{SemaphorePermit, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::arrival::Arrival;
@@ -228,17 +228,22 @@ impl<'a> Fetch<'a> {
 
     /// One more connection, as soon as there is one to spare.
     async fn help(&self) -> Result<(), Problem> {
-        let mut stage = self.stage.subscribe();
-        let _ = stage.wait_for(|stage| *stage != Stage::Opening).await;
-        let _slot = tokio::select! {
-            biased;
-            _ = stage.wait_for(|stage| *stage == Stage::Ending) => return Ok(()),
-            slot = self.client.slot() => slot,
-        };
+        let _ = self.stage.subscribe().wait_for(|stage| *stage != Stage::Opening).await;
+        let Some(slot) = self.spare().await else { return Ok(()) };
         let Some(range) = self.first_part().await? else { return Ok(()) };
         let mut writer = Writer::start(&self.assembly);
-        let done = self.fetch_parts(range, &mut writer).await;
+        let done = self.fetch_parts(range, slot, &mut writer).await;
         self.end(done, writer).await
+    }
+
+    /// Waits for a connection to spare; `None` where there is nothing left to do with it.
+    async fn spare(&self) -> Option<SemaphorePermit<'_>> {
+        let mut stage = self.stage.subscribe();
+        tokio::select! {
+            biased;
+            _ = stage.wait_for(|stage| *stage == Stage::Ending) => None,
+            slot = self.client.slot() => Some(slot),
+        }
     }
 
     /// Returns a part of a blob that is cut already, or cuts it.
@@ -267,24 +272,46 @@ impl<'a> Fetch<'a> {
         Ok(None)
     }
 
-    async fn fetch_parts(&self, mut range: RangeStream, writer: &mut Writer) -> Result<(), Problem> {
-        if self.fetch_part(&mut range, writer).await? == Written::No {
-            return Ok(());
+    /// Fetches part after part. In between, blobs that wait for a connection come first.
+    async fn fetch_parts(
+        &self,
+        mut range: RangeStream,
+        mut slot: SemaphorePermit<'_>,
+        writer: &mut Writer,
+    ) -> Result<(), Problem> {
+        while self.fetch_part(&mut range, writer).await? == Written::Yes {
+            drop(slot);
+            slot = match self.spare().await {
+                Some(slot) => slot,
+                None => break,
+            };
+            match self.next_part()? {
+                Some(next) => range = next,
+                None => break,
+            }
         }
-        self.take_parts(writer).await
+        Ok(())
     }
 
+    /// Fetches the parts that nobody else does.
     async fn take_parts(&self, writer: &mut Writer) -> Result<(), Problem> {
-        loop {
-            let part = self.plan().take();
-            let Some(part) = part else { break };
-            let mut range = self.range(part, Sharing::Own)?;
+        while let Some(mut range) = self.next_part()? {
             if self.fetch_part(&mut range, writer).await? == Written::No {
                 break;
             }
         }
-        self.stage.send_replace(Stage::Ending);
         Ok(())
+    }
+
+    fn next_part(&self) -> Result<Option<RangeStream>, Problem> {
+        let part = self.plan().take();
+        match part {
+            Some(part) => self.range(part, Sharing::Own).map(Some),
+            None => {
+                self.stage.send_replace(Stage::Ending);
+                Ok(None)
+            }
+        }
     }
 
     async fn fetch_part(&self, range: &mut RangeStream, writer: &mut Writer) -> Result<Written, Problem> {
