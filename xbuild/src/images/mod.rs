@@ -27,7 +27,7 @@ use oci::store::{Staging, Store};
 
 pub use gather::gather;
 pub use source::{Absent, Source, archived};
-pub use target::{into_store, shown, write};
+pub use target::{abandon, into_store, shown, write};
 
 use crate::failure::Failure;
 use crate::image::{self, StoredImage};

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use exporter::archive::{self, Parts};
 use exporter::layout::{Label, labels};
@@ -132,19 +133,42 @@ pub(super) async fn into_layout(
     Ok(contents)
 }
 
-/// A directory that is removed again unless the image gets there: also where the copy is interrupted.
-struct NewDirectory<'a>(Option<&'a Path>);
+/// The layout directory that this command makes, until the image is listed there. A command makes one.
+static UNFINISHED: Mutex<Option<PathBuf>> = Mutex::new(None);
 
-impl Drop for NewDirectory<'_> {
+/// A directory that is removed again unless the image gets there: also where the copy is interrupted.
+struct NewDirectory;
+
+impl NewDirectory {
+    fn at(path: &Path) -> Self {
+        *unfinished() = (!path.exists()).then(|| path.to_owned());
+        Self
+    }
+
+    fn keep(self) {
+        *unfinished() = None;
+    }
+}
+
+impl Drop for NewDirectory {
     fn drop(&mut self) {
-        let Some(path) = self.0 else { return };
-        // Somebody else may have listed an image there meanwhile.
-        let is_empty =
-            Layout::open(path).is_ok_and(|layout| layout.names().is_ok_and(|names| names.is_empty()));
-        if is_empty {
-            // What cannot be removed is a valid layout that lists nothing.
-            let _ = oci::store::remove_tree(path);
-        }
+        abandon();
+    }
+}
+
+fn unfinished() -> MutexGuard<'static, Option<PathBuf>> {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes the layout directory that a copy was making. For processes that end without dropping what they hold.
+pub fn abandon() {
+    let Some(path) = unfinished().take() else { return };
+    // Somebody else may have listed an image there meanwhile.
+    let is_empty =
+        Layout::open(&path).is_ok_and(|layout| layout.names().is_ok_and(|names| names.is_empty()));
+    if is_empty {
+        // What cannot be removed is a valid layout that lists nothing.
+        let _ = oci::store::remove_tree(&path);
     }
 }
 
@@ -155,11 +179,11 @@ async fn into_directory(
     version: &Version,
 ) -> Result<Written, Failure> {
     let labels = labels_of(source, version)?;
-    let mut new = NewDirectory((!path.exists()).then_some(path));
+    let new = NewDirectory::at(path);
     let layout = Layout::create(path).map_err(at_target)?;
     let contents = into_layout(places, source, &layout).await?;
     exporter::layout::label(&layout, &contents.root, &labels)?;
-    new.0 = None;
+    new.keep();
     Ok(Written { digest: source.root.digest(), names: names_of(&labels) })
 }
 
