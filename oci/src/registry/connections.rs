@@ -56,6 +56,9 @@ enum Way {
     Proxied,
 }
 
+/// Bytes that are worth a connection of their own, even where that takes a TLS handshake first.
+const OWN_CONNECTION: u64 = 4 << 20;
+
 /// How requests share connections.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Clone, Copy)]
 pub(super) enum Sharing {
@@ -64,6 +67,13 @@ pub(super) enum Sharing {
     /// HTTP/1.1, where requests at the same time have connections of their own. One TCP connection is often slower
     /// than the line, because each lost packet halves its rate (RFC 5681 §3.1).
     Own,
+}
+
+impl Sharing {
+    /// Returns what is best for a body of so many bytes.
+    pub fn of_body(length: u64) -> Self {
+        if length < OWN_CONNECTION { Self::Agreed } else { Self::Own }
+    }
 }
 
 impl Connections {

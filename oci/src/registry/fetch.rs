@@ -202,7 +202,7 @@ impl<'a> Fetch<'a> {
 
     /// The first connection. Returns its stream, which knows whom the bytes came from.
     async fn lead(&self) -> Result<RangeStream, Problem> {
-        let mut range = self.range(0..self.size, Sharing::Agreed)?;
+        let mut range = self.range(0..self.size, Sharing::of_body(self.size))?;
         let mut writer = Writer::start(&self.assembly);
         let done = self.lead_to(&mut range, &mut writer).await;
         self.end(done, writer).await?;
