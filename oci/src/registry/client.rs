@@ -154,8 +154,11 @@ impl Client {
             let (endpoint, _) = self.by_its_scheme(&endpoint, &endpoint.base).await?;
             let subject = Subject { repository: String::new(), scopes: super::token::Scopes::none() };
             let request = Request::new(Method::GET, endpoint.base.clone(), &subject, "login");
-            let answer = self.send(&endpoint, &request).await?;
+            let mut answer = self.send(&endpoint, &request).await?;
             match answer.status() {
+                StatusCode::OK if is_web_page(&mut answer, self.settings().limits.manifest).await => {
+                    Err(Problem::WebPage { host: answer.host() })
+                }
                 StatusCode::OK if self.0.keyring.has_asked(&endpoint) => Ok(Entrance::Checked),
                 StatusCode::OK => Ok(Entrance::Open),
                 _ => Err(self.rejected(&endpoint, &subject, answer).await),
@@ -425,6 +428,18 @@ impl Retrier {
     }
 }
 
+/// Whether what answers at a registry's entrance is a login page or a captive portal. Registries say their version
+/// or answer in JSON; what cannot be read is left to those who need it.
+async fn is_web_page(answer: &mut Answer, limit: u64) -> bool {
+    let says_version = answer.headers().contains_key("docker-distribution-api-version");
+    !says_version && answer.body(limit, "login").await.is_ok_and(|body| starts_a_page(&body))
+}
+
+/// Whether a text is HTML or XML; JSON never begins so.
+pub(super) fn starts_a_page(text: &[u8]) -> bool {
+    text.trim_ascii_start().starts_with(b"<")
+}
+
 /// Whether no connection could be made.
 pub(super) fn is_nobody_there(problem: &Problem) -> bool {
     match problem {
@@ -441,6 +456,7 @@ pub(super) fn is_nobody_there(problem: &Problem) -> bool {
         | Problem::Digest { .. }
         | Problem::TooLarge { .. }
         | Problem::Malformed { .. }
+        | Problem::WebPage { .. }
         | Problem::File { .. }
         | Problem::Sink { .. }
         | Problem::Source { .. } => false,
@@ -462,6 +478,7 @@ fn transience(problem: &Problem) -> Transient {
         | Problem::Digest { .. }
         | Problem::TooLarge { .. }
         | Problem::Malformed { .. }
+        | Problem::WebPage { .. }
         | Problem::File { .. }
         | Problem::Sink { .. }
         | Problem::Source { .. } => Transient::No,

@@ -85,10 +85,15 @@ impl CredentialFile {
         if text.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self::default());
         }
-        serde_json::from_slice(text).map_err(|error| Problem::File {
+        let wrong = |line: usize, column: usize| Problem::File {
             path: path.to_owned(),
-            detail: format!("no credentials file (line {}, column {})", error.line(), error.column()),
-        })
+            detail: format!("it is no JSON of Docker's config.json (line {line}, column {column})"),
+        };
+        // A list would be read as the object's values.
+        if !text.trim_ascii_start().starts_with(b"{") {
+            return Err(wrong(1, 1));
+        }
+        serde_json::from_slice(text).map_err(|error| wrong(error.line(), error.column()))
     }
 
     /// Returns what to try for `registry/repository`, best first.

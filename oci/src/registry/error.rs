@@ -56,6 +56,11 @@ impl Error {
         }
     }
 
+    /// Returns whether a file with settings or credentials is what is wrong.
+    pub fn is_in_file(&self) -> bool {
+        matches!(*self.problem, Problem::File { .. })
+    }
+
     /// Returns whether the registry does not let us do this: there or with these credentials it never will. What is
     /// only full is not meant.
     pub fn is_denied(&self) -> bool {
@@ -202,6 +207,12 @@ pub enum Problem {
         what: String,
         /// What is wrong with it.
         detail: String,
+    },
+    /// What answers is no registry.
+    #[error("{host} answered with a web page, as no registry does")]
+    WebPage {
+        /// `host:port`.
+        host: String,
     },
     /// A file with settings or credentials cannot be used.
     #[error("{}: {detail}", path.display())]

@@ -12,6 +12,8 @@ use crate::reference::DOCKER_HUB;
 /// The environment variable from which the binary fills [`super::Settings::allowed`].
 const ALLOW_VARIABLE: &str = "XBUILD_ALLOW_REGISTRY_ADDRESS";
 
+const NO_REGISTRY: &str = "is it the registry's name? A proxy or a login page may be in between";
+
 /// Shows what the user can do, with a dash before it; nothing where that is not known.
 pub(super) struct Hint<'a>(pub Action, pub &'a str, pub &'a Problem);
 
@@ -100,11 +102,12 @@ fn hint(action: Action, problem: &Problem) -> Option<String> {
             Some("choose one with --platform".to_owned())
         }
         Problem::Document { .. } => None,
+        Problem::WebPage { .. } => Some(NO_REGISTRY.to_owned()),
+        Problem::File { .. } => Some("mend it, or leave it out".to_owned()),
         Problem::Digest { .. } => Some("the registry or something on the way changes content".to_owned()),
         Problem::TooLarge { .. }
         | Problem::Truncated { .. }
         | Problem::Malformed { .. }
-        | Problem::File { .. }
         | Problem::Sink { .. }
         | Problem::Source { .. } => None,
     }
@@ -185,6 +188,7 @@ fn status_hint(status: StatusCode, messages: &[Message], host: &str) -> Option<S
         }
         413 => Some("a proxy before the registry limits request bodies".to_owned()),
         403 | 412 | 507 if is_quota(messages) => Some(QUOTA.to_owned()),
+        200..=399 => Some(NO_REGISTRY.to_owned()),
         500..=599 => Some("the registry is in trouble, try later".to_owned()),
         _ => None,
     }
@@ -217,6 +221,14 @@ mod tests {
         let exhausted = Problem::Exhausted { attempts: 6, last };
         check(Action::Pull, "docker.io/library/x:1", &exhausted, "xbuild login gives a higher limit");
         check(Action::Pull, "h.example/x:1", &status("h.example", 429, "", ""), "try later");
+    }
+
+    #[test]
+    fn what_is_no_registry_or_no_file_of_ours_is_told() {
+        check(Action::Push, "h.example/x:1", &status("h.example", 200, "", ""), NO_REGISTRY);
+        check(Action::Pull, "h.example/x:1", &Problem::WebPage { host: String::new() }, NO_REGISTRY);
+        let file = Problem::File { path: "/c".into(), detail: String::new() };
+        check(Action::Pull, "h.example/x:1", &file, "mend it, or leave it out");
     }
 
     #[test]

@@ -214,6 +214,9 @@ impl Client {
             let (host, received) = (answer.host(), raw.len() as u64);
             return Err(Problem::Truncated { host, what: "manifest".to_owned(), received, size: length });
         }
+        if super::client::starts_a_page(&raw) {
+            return Err(Problem::WebPage { host: answer.host() });
+        }
         let claims = [reference.digest, claimed_digest(&answer)];
         for expected in claims.into_iter().flatten() {
             let actual = expected.algorithm().digest(&raw);

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use oci::digest::Algorithm;
 use oci::document::Root;
 use oci::reference::Reference;
 
@@ -58,7 +59,7 @@ pub fn push(args: &PushArgs, root: PathBuf) -> Result<(), Failure> {
     let pushing = async {
         match &location {
             Location::Named(image) => {
-                let name = name.map_or_else(|| reference(image), Ok)?;
+                let name = name.map_or_else(|| own_name(image), Ok)?;
                 stored(&places, image, name).await
             }
             Location::Registry(_)
@@ -87,6 +88,19 @@ async fn stored(places: &Places, image: &str, name: Reference) -> Result<(), Fai
     let content = send::content(store, &image::find(store.layout(), image)?)?;
     let pushed = send::send(store, places.registries(), &content, &[name], &There::new()).await?;
     pushed.iter().try_for_each(|pushed| print(&format!("{}\n", pushed.digest)))
+}
+
+/// The name of an image of the store as a place to push to: a digest, in full or shortened, is none.
+fn own_name(image: &str) -> Result<Reference, Failure> {
+    let algorithms = Algorithm::ALL;
+    let is_digest = |algorithm: &Algorithm| image.starts_with(&format!("{}:", algorithm.name()));
+    match algorithms.iter().any(is_digest) {
+        true => {
+            let fix = "write `xbuild push IMAGE NAME`";
+            Err(Failure::new(Class::Usage, &["no name to push to", image, "a digest has none", fix]))
+        }
+        false => reference(image),
+    }
 }
 
 /// A name to push to, with or without `docker://`.

@@ -39,7 +39,11 @@ impl From<RegistryError> for Failure {
             Action::Pull | Action::Login => Class::Source,
             Action::Push => Class::Push,
         };
-        let class = if error.is_refusal() { Class::Refused } else { class };
+        let class = match (error.is_refusal(), error.is_in_file()) {
+            (true, _) => Class::Refused,
+            (false, true) => Class::Usage,
+            (false, false) => class,
+        };
         Self::new(class, &[&error.to_string()])
     }
 }
@@ -157,6 +161,7 @@ impl From<&StepError> for Failure {
             StepError::Sandbox(error) => sandbox_class(error),
             StepError::Oci(error) => oci_class(error),
             StepError::Registry(error) if error.is_refusal() => Class::Refused,
+            StepError::Registry(error) if error.is_in_file() => Class::Usage,
             StepError::Registry(_) => Class::Source,
             StepError::Pack(error) => match &**error {
                 PackError::Blob(cause) => io_class(cause, Class::Store),

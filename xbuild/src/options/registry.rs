@@ -199,8 +199,17 @@ fn from_environment(
     notes: &mut Vec<String>,
 ) -> Result<Option<(Option<String>, Login)>, Failure> {
     let filled = |name: &str| variable(name).filter(|value| !value.is_empty());
-    let (Some(username), Some(password)) = (filled("XBUILD_USERNAME"), filled("XBUILD_PASSWORD")) else {
-        return Ok(None);
+    let (username, password) = match (filled("XBUILD_USERNAME"), filled("XBUILD_PASSWORD")) {
+        (Some(username), Some(password)) => (username, password),
+        (Some(_), None) => {
+            notes.push("XBUILD_USERNAME is not used: XBUILD_PASSWORD is not set, or empty".to_owned());
+            return Ok(None);
+        }
+        (None, Some(_)) => {
+            notes.push("XBUILD_PASSWORD is not used: XBUILD_USERNAME is not set, or empty".to_owned());
+            return Ok(None);
+        }
+        (None, None) => return Ok(None),
     };
     let named = match filled("XBUILD_LOGIN_REGISTRY") {
         Some(text) => Some(registry("XBUILD_LOGIN_REGISTRY", &text)?),
