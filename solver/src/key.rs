@@ -3,7 +3,7 @@
 //! # What is in a key
 //! | value | in the key? | why |
 //! |---|---|---|
-//! | op digest (see `frontend::graph`): command, environment, flags, mounts, platform, SOURCE_DATE_EPOCH | yes | decides what the step makes |
+//! | op digest (see `frontend::graph`): command, environment, flags, mounts, platform of commands, SOURCE_DATE_EPOCH | yes | decides what the step makes |
 //! | state key of the parent | yes | the step sees and changes that file system |
 //! | state key of the parent of a detached step (`COPY --link`) | no | the layer is the same on any parent |
 //! | state keys of further inputs, in their order | yes | the step reads them |

@@ -44,9 +44,8 @@ fn rows(layout: &Layout) -> Result<Vec<Row>, Failure> {
         let reference = named.name.parse::<Reference>().ok();
         let manifests = manifests(layout, &named.descriptor);
         let any = manifests.first().and_then(|(platform, _)| platform.clone());
-        let loaded = image::read(layout, named.descriptor.clone(), &Platform::host()).or_else(|failure| {
-            image::read(layout, named.descriptor.clone(), any.as_ref().ok_or(failure)?)
-        });
+        let loaded = image::read(layout, named.descriptor.clone(), &Platform::host())
+            .or_else(|failure| image::read(layout, named.descriptor.clone(), any.as_ref().ok_or(failure)?));
         rows.push(Row {
             repository: reference.as_ref().map_or_else(
                 || "<none>".to_owned(),

@@ -123,27 +123,33 @@ impl Request {
         store.layout().resolve(&name).is_ok_and(|found| found.is_some())
     }
 
+    /// Makes the index of `entries`, with the annotations that were there and those that are given.
     fn index(&self, entries: Vec<Entry>, kept: BTreeMap<String, String>) -> Result<Index, Failure> {
-        let platforms: Vec<Platform> =
-            entries.iter().filter_map(|entry| document::platform_of(&entry.descriptor)).collect();
-        for annotation in &self.annotations {
-            if let Some(platform) = annotation
-                .platform
-                .as_ref()
-                .filter(|platform| !platforms.iter().any(|known| known.normalize() == **platform))
-            {
-                let names: Vec<_> = platforms.iter().map(Platform::full).collect();
-                let flag = format!("--annotation manifest-descriptor[{}]", platform.full());
-                let why = format!("the index has no such platform, only {}", names.join(", "));
-                return Err(usage(&flag, &why, "name one of them"));
-            }
-        }
+        self.check_annotations(&entries)?;
         let mut of_index = kept;
         of_index.extend(annotation::of(&self.annotations, Place::Index, None));
         let annotated: Vec<Descriptor> =
             entries.iter().map(|entry| annotated(&entry.descriptor, &self.annotations)).collect();
         let any = !of_index.is_empty() || annotated.iter().any(|entry| entry.annotations().is_some());
         Ok(exporter::index(&annotated, &of_index, merge::types(&entries, any))?)
+    }
+
+    /// Refuses annotations of platforms that the index does not have.
+    fn check_annotations(&self, entries: &[Entry]) -> Result<(), Failure> {
+        let images = entries.iter().filter(|entry| !document::is_attestation(&entry.descriptor));
+        let platforms: Vec<Platform> = images
+            .filter_map(|entry| document::platform_of(&entry.descriptor))
+            .map(|platform| platform.normalize())
+            .collect();
+        for platform in self.annotations.iter().filter_map(|annotation| annotation.platform.as_ref()) {
+            if !platforms.contains(platform) {
+                let names: Vec<_> = platforms.iter().map(Platform::full).collect();
+                let flag = format!("--annotation manifest-descriptor[{}]", platform.full());
+                let why = format!("the index has no such platform, only {}", names.join(", "));
+                return Err(usage(&flag, &why, "name one of them"));
+            }
+        }
+        Ok(())
     }
 }
 

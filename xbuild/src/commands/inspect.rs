@@ -87,7 +87,7 @@ async fn described(source: &Source) -> Result<Value, Failure> {
 
 fn entry(entry: &Descriptor) -> Value {
     json!({
-        "platform": document::platform_of(entry).map(|platform| platform.to_string()),
+        "platform": document::platform_of(entry).map(|platform| platform.full()),
         "digest": entry.digest().to_string(),
         "mediaType": entry.media_type().to_string(),
     })

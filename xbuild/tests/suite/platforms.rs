@@ -142,7 +142,7 @@ fn a_foreign_run_is_refused_before_anything_runs() {
         }
         let run = scratch.build(&context, &["--platform", platforms]);
         assert!(!run.stderr.contains("RUN echo early"), "{}", run.stderr);
-        run.fails(10, &["linux/s390x", "RUN true", "Dockerfile:5", "qemu-user-static", "$BUILDPLATFORM"]);
+        run.fails(10, &["linux/s390x", "RUN true", "Dockerfile:5", "qemu-", "$BUILDPLATFORM"]);
     }
     scratch.build(&context, &["--platform", "windows/amd64"]).fails(10, &["windows/amd64", "COPY"]);
     // Files of a native base are native, whatever is asked for.

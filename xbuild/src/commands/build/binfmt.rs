@@ -2,7 +2,7 @@
 //!
 //! Nothing is registered here: that changes the host for everybody on it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci::Platform;
 
@@ -63,6 +63,23 @@ pub fn emulation(platform: &Platform, registered: &Path) -> Emulation {
         }
         Ok(_) | Err(_) => found,
     }
+}
+
+/// Returns the emulator for an architecture that is installed below `directory`, registered or not. Unregistered it is of
+/// no use: the kernel has to start it for every program that a step starts.
+pub fn installed(architecture: &str, directory: &Path) -> Option<PathBuf> {
+    // QEMU's words for Go's.
+    let name = match architecture {
+        "386" => "i386",
+        "amd64" => "x86_64",
+        "arm64" => "aarch64",
+        "loong64" => "loongarch64",
+        "mipsle" => "mipsel",
+        "mips64le" => "mips64el",
+        other => other,
+    };
+    let path = directory.join(format!("qemu-{name}-static"));
+    path.is_file().then_some(path)
 }
 
 /// The first bytes of a program for an architecture, in Go's words. Unknown ones have none.
@@ -163,6 +180,15 @@ mod tests {
         check(&files, "linux/riscv64", &Emulation::Missing);
         check(&files, "linux/ppc64le", &Emulation::Missing);
         check(&files, "windows/arm64", &Emulation::Impossible);
+    }
+
+    #[test]
+    fn an_emulator_that_is_installed_is_found_by_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("qemu-aarch64-static");
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(installed("arm64", directory.path()), Some(path));
+        assert_eq!(installed("s390x", directory.path()), None);
     }
 
     #[test]

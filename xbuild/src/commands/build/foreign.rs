@@ -106,7 +106,10 @@ fn told(found: &Emulation, machine: &Platform) -> Option<(String, String)> {
         ),
         Emulation::Missing => (
             format!("no emulator for {} is registered with the kernel (binfmt_misc)", machine.architecture),
-            format!("install qemu-user-static with binfmt-support on this host, {cross}"),
+            match binfmt::installed(&machine.architecture, Path::new("/usr/bin")) {
+                Some(path) => format!("register the one that is installed, {}, {cross}", path.display()),
+                None => format!("install qemu-user-static with binfmt-support on this host, {cross}"),
+            },
         ),
         Emulation::Disabled { name } => (
             format!("its emulator is switched off: {}/{name}", binfmt::REGISTERED),
