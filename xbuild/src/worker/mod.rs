@@ -180,12 +180,17 @@ impl Worker for BuildWorker {
             }
         };
         let created = step.source_date_epoch.unwrap_or_else(|| now().seconds);
+        let planned = layer.planned_content();
         let settled = Arc::clone(&layer);
-        let settled =
-            async move { settled.settled().await.unwrap_or(Err(StepError::Stopped)).map(|done| done.result) };
+        let settled = async move {
+            let done = settled.settled().await.unwrap_or(Err(StepError::Stopped))?.result;
+            let confirmed = planned.is_none_or(|planned| planned == done.content_id);
+            debug_assert!(confirmed, "packing changes no content");
+            Ok(done)
+        };
         let settled = settled.boxed().shared();
         // Where it is known already, what follows need not wait for the packing.
-        let content = match layer.planned_content() {
+        let content = match planned {
             Some(content) => std::future::ready(Ok(content)).boxed(),
             None => settled.clone().map(|result| result.map(|result| result.content_id)).boxed(),
         };
