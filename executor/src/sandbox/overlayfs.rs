@@ -59,16 +59,30 @@ impl XattrClass {
     }
 }
 
+/// Lower layers that one overlay takes (OVL_MAX_STACK of the kernel's fs/overlayfs/params.h).
+const MOST_LOWERS: usize = 500;
+
 /// Mounts a stack, detached. `empty` closes stacks that the kernel would find too short.
+///
+/// Of more layers than one overlay takes, the lowest become an overlay of their own, which is the lowest layer of this
+/// one: nothing lies below them, so that they lose no whiteout by it. The kernel stacks two overlays and no more
+/// (FILESYSTEM_MAX_STACK_DEPTH).
 pub(super) fn mount(
     overlay: &Overlay,
     empty: BorrowedFd<'_>,
     class: XattrClass,
     attributes: Attributes,
 ) -> Result<OwnedFd, CallError> {
+    let paths = unique(&overlay.lowers)?;
+    let own = if paths.len() > MOST_LOWERS { MOST_LOWERS - 1 } else { paths.len() };
+    let (paths, lowest) = paths.split_at(own);
+    // Before the others are opened: its own descriptors are closed again then, and a process has 1024 of them.
+    let lowest = (!lowest.is_empty()).then(|| mount_lowest(lowest, empty, class)).transpose()?;
+    let count = lowest.is_some().then_some(overlay.lowers.len());
+    let opened: Result<Vec<OwnedFd>, CallError> = paths.iter().map(|path| directory(path)).collect();
+    let lowers: Vec<OwnedFd> = opened?.into_iter().chain(lowest).collect();
     let context =
         rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed("fsopen(overlay)"))?;
-    let lowers = open_lowers(&overlay.lowers)?;
     let mut borrowed: Vec<BorrowedFd<'_>> = lowers.iter().map(AsFd::as_fd).collect();
     // Without an upper directory the kernel wants two lower ones; a lone bind would show whiteouts as devices.
     if borrowed.is_empty() || (overlay.writes.is_none() && borrowed.len() == 1) {
@@ -103,7 +117,26 @@ pub(super) fn mount(
         rustix::mount::fsconfig_set_flag(&context, "userxattr")
             .map_err(failed("fsconfig(overlay, userxattr)"))?;
     }
-    finish(&context, "overlay", attributes)
+    finish(&context, "overlay", attributes).map_err(|error| match (count, error.errno) {
+        // Until then a layer was to be a mount of this namespace ("fs: allow detached mounts in clone_private_mount").
+        (Some(count), Errno::INVAL) => {
+            CallError { call: format!("{} — {count} layers need Linux 6.15, 500 any", error.call), ..error }
+        }
+        (Some(_) | None, _) => error,
+    })
+}
+
+fn mount_lowest(
+    paths: &[&PathBuf],
+    empty: BorrowedFd<'_>,
+    class: XattrClass,
+) -> Result<OwnedFd, CallError> {
+    if paths.len() > MOST_LOWERS {
+        let (all, most) = (paths.len() + MOST_LOWERS - 1, 2 * MOST_LOWERS - 1);
+        return Err(failed(format!("overlay of {all} layers, where the kernel takes {most}"))(Errno::TOOBIG));
+    }
+    let lowers = paths.iter().map(|path| (*path).clone()).collect();
+    mount(&Overlay { lowers, writes: None }, empty, class, Attributes::READ_ONLY)
 }
 
 /// The root of an overlay has its upper directory's attributes: those shall be the image's.
@@ -155,22 +188,21 @@ pub(super) fn clone_tree(source: impl AsFd, attributes: Attributes) -> Result<Ow
     Ok(mount)
 }
 
-/// Opens layers, each once.
+/// Returns layers, each once.
 ///
 /// The kernel refuses a directory that occurs twice (ELOOP), as the empty layers of two `RUN true` do. The upper
 /// occurrence decides on every path that the layer has an entry for, so the lower one adds nothing, whatever lies
 /// between.
-fn open_lowers(paths: &[PathBuf]) -> Result<Vec<OwnedFd>, CallError> {
+fn unique(paths: &[PathBuf]) -> Result<Vec<&PathBuf>, CallError> {
     let mut seen = BTreeSet::new();
-    let mut lowers = Vec::with_capacity(paths.len());
+    let mut unique = Vec::with_capacity(paths.len());
     for path in paths {
-        let fd = directory(path)?;
-        let stat = rustix::fs::fstat(&fd).map_err(failed(format!("fstat({})", path.display())))?;
+        let stat = rustix::fs::stat(path).map_err(failed(format!("stat({})", path.display())))?;
         if seen.insert((stat.st_dev, stat.st_ino)) {
-            lowers.push(fd);
+            unique.push(path);
         }
     }
-    Ok(lowers)
+    Ok(unique)
 }
 
 fn directory(path: &Path) -> Result<OwnedFd, CallError> {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// A stack of layers with an optional place for writes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overlay {
-    /// Unpacked layers, topmost first; empty for an empty root. The kernel takes 500 at most.
+    /// Unpacked layers, topmost first; empty for an empty root; 999 at most, two of the kernel's overlays.
     pub lowers: Vec<PathBuf>,
     /// Where writes go; `None` makes the tree read-only.
     pub writes: Option<Writes>,

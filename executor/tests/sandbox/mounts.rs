@@ -322,18 +322,37 @@ fn empty_root_and_missing_directories(spawner: &Spawner) {
     assert!(run(spawner, spec).refusal().contains("no such file in the image"));
 }
 
+/// One overlay takes 500: of more, the lowest are one of their own. Whiteouts reach through.
 fn many_layers(spawner: &Spawner) {
     let image = Image::new();
-    let mut lowers = Vec::new();
-    for number in 0..200 {
-        let layer = image.scratch.path().join(format!("layer{number}"));
-        write(layer.join(format!("layers/{number}")), "");
-        lowers.insert(0, layer);
+    let whiteout = |path: &std::path::Path| {
+        let kind = rustix::fs::FileType::CharacterDevice;
+        rustix::fs::mknodat(rustix::fs::CWD, path, kind, rustix::fs::Mode::empty(), 0)
+            .expect("a whiteout can be made");
+    };
+    let layers: Vec<_> = (0..999)
+        .map(|number| {
+            let layer = image.scratch.path().join(format!("layer{number}"));
+            write(layer.join(format!("layers/{number}")), "");
+            // Each takes away what two below it had.
+            if number >= 2 {
+                whiteout(&layer.join(format!("layers/{}", number - 2)));
+            }
+            layer
+        })
+        .collect();
+    for count in [200, 500, 501, 999] {
+        let mut lowers = vec![image.lower.clone()];
+        lowers.extend(layers.iter().take(count - 1).cloned());
+        lowers.reverse();
+        let mut spec = image.shell("ls /layers; echo x > /layers/new; rm /layers/[0-9]*; ls /layers");
+        spec.rootfs.lowers = lowers;
+        let expected = format!("{}\n{}\nnew\n", count - 3, count - 2);
+        assert_eq!(run(spawner, spec).success(), expected, "{count} layers");
     }
-    lowers.push(image.lower.clone());
-    let mut spec = image.shell("ls /layers | wc -l");
-    spec.rootfs.lowers = lowers;
-    assert_eq!(run(spawner, spec).success(), "200\n");
+    let mut spec = image.program(&["/busybox"]);
+    spec.rootfs.lowers = [layers, vec![image.lower.clone()]].concat();
+    assert!(run(spawner, spec).refusal().contains("1000 layers"), "the kernel takes 999");
 }
 
 fn a_layer_may_occur_twice(spawner: &Spawner) {
