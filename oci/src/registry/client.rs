@@ -121,12 +121,12 @@ impl Client {
         &self.0.connections
     }
 
-    /// Takes note that nobody answers at a mirror.
+    /// Takes note that nobody answers at a mirror, or nobody to be believed.
     pub(super) fn is_absent_from_now(&self, mirror: &Endpoint) {
         self.0.absent.lock().unwrap_or_else(PoisonError::into_inner).insert(mirror.authority.clone());
     }
 
-    /// Whether nobody answers at a mirror.
+    /// Whether a mirror is not to be asked any more.
     pub(super) fn is_absent(&self, mirror: &Endpoint) -> bool {
         self.0.absent.lock().unwrap_or_else(PoisonError::into_inner).contains(&mirror.authority)
     }

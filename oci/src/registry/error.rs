@@ -56,6 +56,11 @@ impl Error {
         }
     }
 
+    /// Returns whether what came is not what its digest says.
+    pub fn is_wrong_content(&self) -> bool {
+        matches!(*self.problem, Problem::Digest { .. })
+    }
+
     /// Returns whether a file with settings or credentials is what is wrong.
     pub fn is_in_file(&self) -> bool {
         matches!(*self.problem, Problem::File { .. })

@@ -50,11 +50,21 @@ impl Client {
         size: u64,
         file: File,
     ) -> Result<(), Error> {
-        self.pull_arriving(reference, digest, size, &Arrival::new(file)).await
+        loop {
+            let mirrored = self.has_mirrors(reference);
+            let again = file.try_clone().map_err(|source| sink(reference, digest, source))?;
+            match self.pull_arriving(reference, digest, size, &Arrival::new(again)).await {
+                Err(error) if mirrored && error.is_wrong_content() => {
+                    file.set_len(0).map_err(|source| sink(reference, digest, source))?;
+                }
+                done => return done,
+            }
+        }
     }
 
     /// Like [`Self::pull_file`], for a file that others read meanwhile. When this ends, for whatever reason, they do
-    /// not wait any longer.
+    /// not wait any longer. Bytes that were wrong cannot be taken back from them: where there were mirrors, another
+    /// attempt asks none of these.
     ///
     /// # Errors
     /// As [`Self::pull_file`].
@@ -68,10 +78,19 @@ impl Client {
         let _ended = Ended(arrival);
         let _slot = self.slot().await;
         let fetch = Fetch::new(self, reference, digest, size, arrival);
-        fetch.run().await.map_err(|problem| error(Action::Pull, reference, problem))?;
+        if let Err(problem) = fetch.run().await {
+            if matches!(problem, Problem::Digest { .. }) {
+                self.distrust_mirrors(reference, &problem);
+            }
+            return Err(error(Action::Pull, reference, problem));
+        }
         arrival.set_verified();
         Ok(())
     }
+}
+
+fn sink(reference: &Reference, digest: Digest, source: io::Error) -> Error {
+    error(Action::Pull, reference, Problem::Sink { what: format!("layer {digest}"), source })
 }
 
 /// Abandons what has not arrived, also where the pull is dropped.

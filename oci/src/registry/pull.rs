@@ -133,6 +133,10 @@ impl Client {
         match answer.status() {
             StatusCode::OK => {
                 let raw = answer.body(self.settings().limits.manifest, "manifest").await?;
+                // What answers so to everything also "has" every blob, and "takes" every manifest.
+                if super::client::starts_a_page(&raw) {
+                    return Err(Problem::WebPage { host: answer.host() });
+                }
                 let asked = reference.digest.map_or(Algorithm::Sha256, |digest| digest.algorithm());
                 Ok(Some(asked.digest(&raw)))
             }
@@ -165,6 +169,20 @@ impl Client {
             self.is_absent_from_now(mirror);
         }
         self.events().tell(Event::MirrorFailed { mirror: mirror.host(), reason: problem.to_string() });
+    }
+
+    /// Returns whether mirrors would be asked for what belongs to `reference`.
+    pub fn has_mirrors(&self, reference: &Reference) -> bool {
+        sources(self, reference).is_ok_and(|(_, mirrors)| !mirrors.is_empty())
+    }
+
+    /// After wrong bytes, which may be those of any mirror of the image: none of them is asked again.
+    pub(super) fn distrust_mirrors(&self, reference: &Reference, problem: &Problem) {
+        let Ok((_, mirrors)) = sources(self, reference) else { return };
+        for mirror in mirrors {
+            self.tell_mirror_failed(&mirror, problem);
+            self.is_absent_from_now(&mirror);
+        }
     }
 
     async fn root_at(
@@ -259,6 +277,17 @@ impl Client {
         if let Some(bytes) = inline(reference, descriptor, digest, what)? {
             return Ok(bytes);
         }
+        let mirrored = self.has_mirrors(reference);
+        match self.whole_blob(reference, digest, size).await {
+            Err(problem @ Problem::Digest { .. }) if mirrored => {
+                self.distrust_mirrors(reference, &problem);
+                self.whole_blob(reference, digest, size).await
+            }
+            done => done,
+        }
+    }
+
+    async fn whole_blob(&self, reference: &Reference, digest: Digest, size: u64) -> Result<Bytes, Problem> {
         let mut stream = self.blob_stream(reference, digest, size)?;
         let mut bytes = Vec::new();
         while let Some(chunk) = stream.next_chunk().await? {

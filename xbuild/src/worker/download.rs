@@ -2,6 +2,7 @@
 //! while it arrives.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use executor::layers::{LayerError, LayerStore};
@@ -28,6 +29,8 @@ pub struct Downloads {
 struct Download {
     done: OnceCell<()>,
     place: watch::Sender<Place>,
+    /// Wrong bytes of a mirror could be read, before the right ones came from elsewhere.
+    was_wrong: AtomicBool,
 }
 
 /// Where a blob's bytes can be read.
@@ -62,11 +65,12 @@ impl Downloads {
         &self,
         layers: &LayerStore,
         blob: &Blob,
-        work: impl FnOnce(ReadAhead) -> Result<T, LayerError> + Send + 'static,
+        work: impl FnOnce(ReadAhead) -> Result<T, LayerError> + Clone + Send + 'static,
     ) -> Result<T, StepError> {
         let (layers, descriptor) = (layers.clone(), blob.descriptor.clone());
         let root = self.store.root().to_owned();
         let failed = move |error| StepError::layer(error, &root);
+        let again = (layers.clone(), descriptor.clone(), work.clone(), failed.clone());
         let Some(remote) = &blob.remote else {
             return blocking(move || layers.open_tar(&descriptor).and_then(work).map_err(failed)).await;
         };
@@ -88,12 +92,20 @@ impl Downloads {
         let downloading = self.run(&download, remote, digest, blob.descriptor.size());
         // A reader of what does not arrive fails, too, but only the download knows why.
         let (downloaded, read) = tokio::join!(downloading, reading);
-        downloaded.and(read)
+        downloaded?;
+        if !download.was_wrong.load(Ordering::Acquire) {
+            return read;
+        }
+        let (layers, descriptor, work, failed) = again;
+        blocking(move || layers.open_tar(&descriptor).and_then(work).map_err(failed)).await
     }
 
     fn download(&self, digest: Digest) -> Arc<Download> {
         let mut blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(Download { done: OnceCell::new(), place: watch::Sender::new(Place::Unknown) });
+        let new = || {
+            let place = watch::Sender::new(Place::Unknown);
+            Arc::new(Download { done: OnceCell::new(), place, was_wrong: AtomicBool::new(false) })
+        };
         Arc::clone(blobs.entry(digest).or_insert_with(new))
     }
 
@@ -124,12 +136,22 @@ impl Downloads {
             return Ok(());
         }
         self.store.check_space(size)?;
-        let incoming = layout.incoming()?;
-        let arrival = Arrival::new(incoming.file()?);
         let client = self.registries.client()?;
-        download.place.send_replace(Place::Arriving(Arc::clone(&arrival)));
-        client.pull_arriving(remote, digest, size, &arrival).await?;
-        incoming.finish_verified(&digest, size)?;
-        Ok(())
+        loop {
+            let incoming = layout.incoming()?;
+            let arrival = Arrival::new(incoming.file()?);
+            let mirrored = client.has_mirrors(remote);
+            download.place.send_replace(Place::Arriving(Arc::clone(&arrival)));
+            match client.pull_arriving(remote, digest, size, &arrival).await {
+                Err(error) if mirrored && error.is_wrong_content() => {
+                    download.was_wrong.store(true, Ordering::Release);
+                }
+                done => {
+                    done?;
+                    incoming.finish_verified(&digest, size)?;
+                    return Ok(());
+                }
+            }
+        }
     }
 }
