@@ -1,6 +1,7 @@
 //! The command line as meant: values parsed, environment read once, contradictions refused.
 
 pub mod annotation;
+mod destinations;
 mod image_output;
 pub mod output;
 pub mod registry;
@@ -21,8 +22,8 @@ use crate::location::Location;
 use crate::sources::context;
 pub use crate::sources::context::Argument as Context;
 pub use annotation::{Annotation, Place};
-use image_output::{ImageOutput, PushBy};
-use output::BuildOutput;
+use destinations::Destinations;
+pub use destinations::Form;
 pub use output::{Output, OutputKind};
 pub use registry::RegistryOptions;
 pub use values::{parse_size, variable};
@@ -36,15 +37,6 @@ pub enum DockerfileSource {
     File(PathBuf),
     /// Standard input.
     Stdin,
-}
-
-/// What a build makes of its images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// One image.
-    Image,
-    /// An index of the images of all platforms.
-    Index,
 }
 
 /// A named context.
@@ -195,16 +187,17 @@ impl BuildOptions {
             return Err(usage("--password-stdin", why, "set XBUILD_PASSWORD instead"));
         }
         let tags: Vec<_> = args.tag.iter().map(|name| values::tag("-t", name)).collect::<Result<_, _>>()?;
-        let Destinations { tags, by_digest, push, outputs, annotations: said } = destinations(&args, tags)?;
-        let platforms = platforms(&args.platform)?;
-        let form = form(&platforms, &build_args)?;
-        check_outputs(form, &outputs, args.load)?;
+        let Destinations { tags, by_digest, push, outputs, annotations: said } =
+            destinations::together(&args, tags)?;
+        let platforms = destinations::platforms(&args.platform)?;
+        let form = destinations::form(&platforms, &build_args)?;
+        destinations::check_outputs(form, &outputs, args.load)?;
         let mut annotations = Vec::new();
         for text in &args.annotation {
             annotations.extend(annotation::parse("--annotation", text)?);
         }
         annotations.extend(said);
-        check_annotations(form, &annotations)?;
+        destinations::check_annotations(form, &annotations)?;
         Ok(Self {
             context,
             dockerfile: match args.file {
@@ -322,100 +315,6 @@ pub fn host_ca(text: &str) -> Result<PathBuf, Failure> {
             ],
         )
     })
-}
-
-/// Where results go.
-struct Destinations {
-    tags: Vec<Reference>,
-    by_digest: Vec<Reference>,
-    push: bool,
-    outputs: Vec<Output>,
-    annotations: Vec<Annotation>,
-}
-
-/// Says what `-t`, `-o` and `--push` mean together.
-fn destinations(args: &BuildArgs, tags: Vec<Reference>) -> Result<Destinations, Failure> {
-    let mut found = Destinations {
-        tags,
-        by_digest: Vec::new(),
-        push: args.push,
-        outputs: Vec::new(),
-        annotations: Vec::new(),
-    };
-    for text in &args.output {
-        match output::parse_of_build("-o", text)? {
-            BuildOutput::File(output) => {
-                found.annotations.extend(output.annotations.iter().cloned());
-                found.outputs.push(output);
-            }
-            BuildOutput::Image(ImageOutput { names, push, annotations }) => {
-                found.annotations.extend(annotations);
-                found.push |= push == PushBy::Tag;
-                if push != PushBy::Digest {
-                    found.tags.extend(names);
-                } else if names.is_empty() {
-                    let why = "there is no repository to push to";
-                    return Err(usage(&format!("-o {text}"), why, "add name=REPOSITORY, without a tag"));
-                } else {
-                    found.by_digest.extend(names);
-                }
-            }
-        }
-    }
-    if found.push && found.tags.is_empty() {
-        let flag = if args.push { "--push" } else { "-o push=true" };
-        return Err(usage(flag, "there is no name to push to", "give one with -t"));
-    }
-    Ok(found)
-}
-
-/// The platforms of the flag, else of docker's variable.
-fn platforms(values: &[String]) -> Result<Vec<Platform>, Failure> {
-    const NAME: &str = "DOCKER_DEFAULT_PLATFORM";
-    match variable(NAME).filter(|text| values.is_empty() && !text.is_empty()) {
-        Some(text) => values::platforms(&[text]),
-        None => values::platforms(values),
-    }
-}
-
-/// Several platforms make an index; `BUILDKIT_MULTI_PLATFORM` asks for one of a single image too.
-fn form(platforms: &[Platform], build_args: &[(String, String)]) -> Result<Form, Failure> {
-    const NAME: &str = "BUILDKIT_MULTI_PLATFORM";
-    let given = build_args.iter().rev().find(|(name, _)| name == NAME);
-    let asked = match given.map(|(_, value)| value.as_str()) {
-        None | Some("0" | "f" | "F" | "false" | "FALSE" | "False") => false,
-        Some("1" | "t" | "T" | "true" | "TRUE" | "True") => true,
-        Some(other) => {
-            return Err(usage(&format!("--build-arg {NAME}={other}"), "it is neither true nor false", ""));
-        }
-    };
-    Ok(if asked || platforms.len() > 1 { Form::Index } else { Form::Image })
-}
-
-/// What `docker load` reads holds one image.
-fn check_outputs(form: Form, outputs: &[Output], load: bool) -> Result<(), Failure> {
-    let docker = outputs.iter().find(|output| output.kind == OutputKind::Docker);
-    let flag = match (form, docker, load) {
-        (Form::Image, _, _) | (Form::Index, None, false) => return Ok(()),
-        (Form::Index, Some(_), _) => "-o type=docker",
-        (Form::Index, None, true) => "--load",
-    };
-    let why = "docker's archives do not support manifest lists (several platforms)";
-    Err(usage(flag, why, "give one --platform, or use -o type=oci,dest=PATH, or --push"))
-}
-
-fn check_annotations(form: Form, annotations: &[Annotation]) -> Result<(), Failure> {
-    let of_index = annotations
-        .iter()
-        .find(|annotation| matches!(annotation.place, Some(Place::Index | Place::IndexDescriptor)));
-    match (form, of_index) {
-        (Form::Image, Some(annotation)) => Err(usage(
-            &format!("--annotation index:{}", annotation.key),
-            "index annotations are not supported for a single platform, which has no index",
-            "give several platforms, or annotate the manifest",
-        )),
-        (Form::Image | Form::Index, _) => Ok(()),
-    }
 }
 
 /// Steps wait for networks and disks more than they compute, so that few processors are no reason for few of them.

@@ -32,12 +32,9 @@ impl Op {
     pub fn is_image(&self) -> bool {
         match self {
             Self::Image(_) | Self::OciLayout(_) => true,
-            Self::Local(_)
-            | Self::Git(_)
-            | Self::Http(_)
-            | Self::Run(_)
-            | Self::Copy(_)
-            | Self::Mkdir(_) => false,
+            Self::Local(_) | Self::Git(_) | Self::Http(_) | Self::Run(_) | Self::Copy(_) | Self::Mkdir(_) => {
+                false
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ mod config;
 mod copy;
 mod demo;
 mod dockerfiles;
+mod emulation;
 mod execution;
 mod harness;
 mod index;
