@@ -164,8 +164,7 @@ fn unfinished() -> MutexGuard<'static, Option<PathBuf>> {
 pub fn abandon() {
     let Some(path) = unfinished().take() else { return };
     // Somebody else may have listed an image there meanwhile.
-    let is_empty =
-        Layout::open(&path).is_ok_and(|layout| layout.names().is_ok_and(|names| names.is_empty()));
+    let is_empty = Layout::open(&path).is_ok_and(|layout| layout.names().is_ok_and(|names| names.is_empty()));
     if is_empty {
         // What cannot be removed is a valid layout that lists nothing.
         let _ = oci::store::remove_tree(&path);
