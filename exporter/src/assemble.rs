@@ -9,7 +9,7 @@ use oci::document::{
     self, Config, DOCUMENT_LIMIT, Descriptor, Document, ImageManifest, Index, Manifest, Root,
 };
 use oci::media_type::{self, LayerCompression, Types};
-use oci::{DiffId, History, ImageConfig, Layout, Platform};
+use oci::{DiffId, History, ImageConfig, Layout};
 use serde_json::json;
 
 use crate::error::{Error, Result};
@@ -101,14 +101,8 @@ pub fn assemble(assembly: Assembly) -> Result<Image> {
 impl Image {
     /// Returns the descriptor of the manifest, labelled with the image's platform as in an index.
     pub fn descriptor(&self) -> Descriptor {
-        let config = &self.config.parsed;
-        let platform = Platform {
-            os: config.os.clone(),
-            architecture: config.architecture.clone(),
-            variant: config.variant.clone().unwrap_or_default(),
-            os_version: config.os_version.clone().unwrap_or_default(),
-        };
-        document::labelled(self.manifest.descriptor(self.types.manifest()), &platform)
+        let descriptor = self.manifest.descriptor(self.types.manifest());
+        document::labelled(descriptor, &self.config.parsed.platform())
     }
 
     /// Writes config and manifest into `layout`. The layers are there, or remain with the registry they are in.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::DiffId;
+use crate::{DiffId, Platform};
 
 /// An image config document (image-spec config.md, plus Docker's additions).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -42,6 +42,18 @@ pub struct ImageConfig {
     /// Keys that xbuild does not read.
     #[serde(flatten)]
     pub rest: BTreeMap<String, serde_json::Value>,
+}
+
+impl ImageConfig {
+    /// Returns the platform that the config names; what it does not name is empty.
+    pub fn platform(&self) -> Platform {
+        Platform {
+            os: self.os.clone(),
+            architecture: self.architecture.clone(),
+            variant: self.variant.clone().unwrap_or_default(),
+            os_version: self.os_version.clone().unwrap_or_default(),
+        }
+    }
 }
 
 /// The `config` object: defaults of a container of the image.

@@ -1,6 +1,6 @@
 //! The end: the target's state becomes a definition.
 
-use oci::{ImageConfig, Platform};
+use oci::ImageConfig;
 
 use super::Lowering;
 use super::plan::Needed;
@@ -24,7 +24,7 @@ impl Lowering<'_> {
         Box::new(Definition {
             target: state.step,
             also,
-            platform: platform_of(&config),
+            platform: config.platform(),
             config,
             history,
             source_date_epoch: self.epoch,
@@ -60,18 +60,9 @@ impl Lowering<'_> {
                 config.os_version = text(&wanted.os_version);
             }
         }
-        let normal = platform_of(&config).normalize();
+        let normal = config.platform().normalize();
         config.variant = (!normal.variant.is_empty()).then_some(normal.variant);
         (config.os, config.architecture) = (normal.os, normal.architecture);
         config
-    }
-}
-
-fn platform_of(config: &ImageConfig) -> Platform {
-    Platform {
-        os: config.os.clone(),
-        architecture: config.architecture.clone(),
-        variant: config.variant.clone().unwrap_or_default(),
-        os_version: config.os_version.clone().unwrap_or_default(),
     }
 }

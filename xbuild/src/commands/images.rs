@@ -56,7 +56,7 @@ fn rows(layout: &Layout) -> Result<Vec<Row>, Failure> {
             platforms: manifests
                 .iter()
                 .filter_map(|(platform, _)| platform.clone())
-                .chain(loaded.as_ref().ok().filter(|_| any.is_none()).map(own_platform))
+                .chain(loaded.as_ref().ok().filter(|_| any.is_none()).map(|image| image.config.parsed.platform()))
                 .map(|platform| platform.full())
                 .collect(),
             created: loaded.ok().and_then(|image| image.config.parsed.created).unwrap_or_default(),
@@ -91,16 +91,6 @@ fn size(manifests: &[(Option<Platform>, Manifest)]) -> u64 {
     let layers = manifests.iter().flat_map(|(_, manifest)| manifest.parsed.layers());
     let sizes: BTreeMap<&str, u64> = layers.map(|layer| (layer.digest().as_ref(), layer.size())).collect();
     sizes.values().sum()
-}
-
-fn own_platform(image: &image::StoredImage) -> Platform {
-    let config = &image.config.parsed;
-    Platform {
-        os: config.os.clone(),
-        architecture: config.architecture.clone(),
-        variant: config.variant.clone().unwrap_or_default(),
-        os_version: config.os_version.clone().unwrap_or_default(),
-    }
 }
 
 fn json(row: &Row) -> serde_json::Value {

@@ -239,11 +239,6 @@ async fn labelled(source: &Source, descriptor: Descriptor, manifest: &Manifest) 
         let why = "its config names no operating system or no architecture";
         return Err(Failure::new(Class::Source, &["image without a platform", &from, why]));
     }
-    let platform = Platform {
-        os: config.os,
-        architecture: config.architecture,
-        variant: config.variant.unwrap_or_default(),
-        os_version: config.os_version.unwrap_or_default(),
-    };
-    Ok(Entry { descriptor: document::labelled(descriptor, &platform.normalize()), from })
+    let platform = config.platform().normalize();
+    Ok(Entry { descriptor: document::labelled(descriptor, &platform), from })
 }

@@ -31,12 +31,7 @@ impl Machines {
         let images = known.images.values().chain(known.layouts.values());
         let machine = |config: &[u8]| {
             let config: ImageConfig = serde_json::from_slice(config).ok()?;
-            let platform = Platform {
-                os: config.os,
-                architecture: config.architecture,
-                variant: config.variant.unwrap_or_default(),
-                os_version: String::new(),
-            };
+            let platform = Platform { os_version: String::new(), ..config.platform() };
             (!platform.os.is_empty() && !platform.architecture.is_empty()).then_some(platform)
         };
         Self(images.filter_map(|image| Some((image.manifest, machine(&image.config)?))).collect())
