@@ -1,7 +1,7 @@
 //! Base images: what a name stands for, and where its layers are.
 //!
-//! A name that the store knows is not asked for again; `--pull` asks, and `--pull=never` asks nothing at all. Resolving stores manifest and config and
-//! notes where each layer can be had, but downloads no layer.
+//! A name that the store knows is not asked for again; `--pull` asks, and `--pull=never` asks nothing at all.
+//! Resolving stores manifest and config and notes where each layer can be had, but downloads no layer.
 
 use std::sync::Arc;
 
@@ -253,13 +253,7 @@ pub fn place(store: &Store, digest: &Digest) -> Option<Reference> {
 
 /// Returns the platform of an image that cannot be used for `wanted`; what does not say its platform can.
 fn other_platform(image: &StoredImage, wanted: &Platform) -> Option<Platform> {
-    let config = &image.config.parsed;
-    let found = Platform {
-        os: config.os.clone(),
-        architecture: config.architecture.clone(),
-        variant: config.variant.clone().unwrap_or_default(),
-        os_version: config.os_version.clone().unwrap_or_default(),
-    };
+    let found = image.config.parsed.platform();
     let says = !found.os.is_empty() && !found.architecture.is_empty();
     // Newer variants are taken as they are: whether the processor has what they want only it knows.
     let (one, other) = (wanted.normalize(), found.normalize());
@@ -275,8 +269,7 @@ fn read_manifest(layout: &Layout, manifest: &Digest) -> Result<StoredImage, Step
     let wrap = |source| oci::Error::document(format!("image {manifest}"), source);
     let parsed =
         Manifest::parse(raw, Some(media_type::OCI_MANIFEST)).map_err(wrap)?.digested_by(manifest.algorithm());
-    let config = layout.read_verified(parsed.parsed.config(), document::DOCUMENT_LIMIT)?;
-    let config = document::Config::parse(config, &parsed.parsed).map_err(wrap)?;
+    let config = image::config(layout, &parsed)?;
     Ok(StoredImage { descriptor, manifest: parsed, config })
 }
 

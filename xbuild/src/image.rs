@@ -64,13 +64,11 @@ pub fn find(layout: &Layout, name: &str) -> Result<Descriptor, Failure> {
 /// Store failures.
 pub fn read(layout: &Layout, descriptor: Descriptor, platform: &Platform) -> Result<StoredImage, Failure> {
     let mut root = layout.read_root(&descriptor)?;
-    for _ in 0..document::INDEX_DEPTH {
+    // The last turn is for the manifest below.
+    for _ in 0..=document::INDEX_DEPTH {
         match root {
             Root::Manifest(manifest) => {
-                let config = layout.read_verified(manifest.parsed.config(), document::DOCUMENT_LIMIT)?;
-                let config = Config::parse(config, &manifest.parsed).map_err(|source| {
-                    oci::Error::document(format!("config of {}", manifest.digest), source)
-                })?;
+                let config = config(layout, &manifest)?;
                 return Ok(StoredImage { descriptor, manifest, config });
             }
             Root::Index(index) => {
@@ -82,6 +80,16 @@ pub fn read(layout: &Layout, descriptor: Descriptor, platform: &Platform) -> Res
     }
     let origin = descriptor.digest().to_string();
     Err(oci::Error::document(origin, document::DocumentError::TooDeep).into())
+}
+
+/// Reads the config that a manifest names.
+///
+/// # Errors
+/// Where it is missing or damaged.
+pub fn config(layout: &Layout, manifest: &Manifest) -> Result<Config, oci::Error> {
+    let raw = layout.read_verified(manifest.parsed.config(), document::DOCUMENT_LIMIT)?;
+    Config::parse(raw, &manifest.parsed)
+        .map_err(|source| oci::Error::document(format!("config of {}", manifest.digest), source))
 }
 
 /// Returns the digest of an image: what `-q` prints and what a registry knows it by.
