@@ -422,3 +422,44 @@ fn names_never_reach_the_name_service_switch() {
     // Any answer would be glibc's, with NSS behind it.
     assert!(("localhost", 80).to_socket_addrs().is_err());
 }
+
+#[tokio::test]
+async fn reg_10_mirrors_that_send_wrong_bytes_are_left() {
+    let content = noise(12, 300_000);
+    let wrong = |change: fn(&mut Vec<u8>)| {
+        let mut content = content.clone();
+        change(&mut content);
+        Server::start(move |_| Reply::new(200).body(content.clone()))
+    };
+    let mirrors = [
+        wrong(|content| content[150_000] ^= 1),
+        // The rest comes from the registry and is right, the whole is not.
+        wrong(|content| *content = b"<html>Sign in</html>".to_vec()),
+        // Its twin.
+        wrong(|_| {}),
+    ];
+    let right = content.clone();
+    let registry = Server::start(move |request| {
+        let start = request.header("range").strip_prefix("bytes=").and_then(|range| range.strip_suffix('-'));
+        match start.and_then(|start| start.parse::<usize>().ok()) {
+            None => Reply::new(200).body(right.clone()),
+            Some(start) => Reply::new(206)
+                .header("Content-Range", format!("bytes {start}-{}/{}", right.len() - 1, right.len()))
+                .body(&right[start..]),
+        }
+    });
+    let reference = registry.reference("team/app");
+    for (mirror, lies) in mirrors.iter().zip([true, true, false]) {
+        let mut with_mirror = settings();
+        let own = with_mirror.registries.entry(registry.address.to_string()).or_default();
+        own.mirrors = vec![mirror.address.to_string()];
+        let (client, events) = client(with_mirror);
+        assert!(client.has_mirrors(&reference));
+        assert_eq!(read_blob(&client, &reference, &content).await.unwrap(), content);
+        assert_eq!(client.has_mirrors(&reference), !lies);
+        let told = events.lock().unwrap().iter().any(|event| matches!(event, Event::MirrorFailed { .. }));
+        assert_eq!(told, lies);
+        // Whoever knows nothing of it is served, too.
+        assert_eq!(read_blob(&client, &reference, &content).await.unwrap(), content);
+    }
+}
