@@ -77,7 +77,12 @@ impl Error {
         action: &'static str,
         path: &'a Path,
     ) -> impl FnOnce(E) -> Self + use<'a, E> {
-        move |source| match oci::Error::io(action, path)(source) {
+        move |source| Self::at_destination(oci::Error::io(action, path)(source))
+    }
+
+    /// Returns what a failed call on the destination means: it is no store, whoever made the call.
+    pub(crate) fn at_destination(error: oci::Error) -> Self {
+        match error {
             oci::Error::Io { action, path, source } => Self::Io { action, path, source },
             other => Self::Oci(other),
         }

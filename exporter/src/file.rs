@@ -31,9 +31,9 @@ pub fn write_file<T, E: From<Error>>(
         None => PathBuf::from("."),
     };
     std::fs::create_dir_all(&directory).map_err(Error::io("create", &directory))?;
-    let mut temporary = oci::lock::TemporaryFile::create(&directory).map_err(Error::from)?;
+    let mut temporary = oci::lock::TemporaryFile::create(&directory).map_err(Error::at_destination)?;
     let written = write(&mut temporary.file)?;
-    temporary.persist(&path).map_err(Error::from)?;
+    temporary.persist(&path).map_err(Error::at_destination)?;
     Ok(written)
 }
 

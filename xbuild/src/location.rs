@@ -52,6 +52,9 @@ const SCHEMES: &[(&str, Scheme)] = &[
     ("docker-archive:", Scheme::DockerArchive),
 ];
 
+/// Places of containers-transports(5) that need a daemon, or a library of the tool whose storage it is.
+const DAEMONS: &[&str] = &["docker-daemon:", "containers-storage:"];
+
 #[derive(Debug, Clone, Copy)]
 enum Scheme {
     Registry,
@@ -67,7 +70,7 @@ impl Location {
     /// A usage failure where the path is empty, or name, tag or digest are none.
     pub fn parse(text: &str) -> Result<Self, Failure> {
         let found = SCHEMES.iter().find_map(|(prefix, scheme)| Some((text.strip_prefix(prefix)?, *scheme)));
-        let Some((rest, scheme)) = found else { return Ok(Self::Named(text.to_owned())) };
+        let Some((rest, scheme)) = found else { return named(text) };
         let unusable = |why: &str| {
             let fix = "write oci-layout://DIR[:TAG][@DIGEST], docker-archive:FILE[:NAME] or NAME[:TAG]";
             Failure::new(Class::Usage, &["unusable image", text, why, fix])
@@ -105,6 +108,31 @@ impl Location {
             Self::Registry(reference) => Some(reference.clone()),
             Self::Layout(..) | Self::OciArchive(..) | Self::DockerArchive(..) => None,
         }
+    }
+}
+
+/// A name, unless it is none and looks like what others write for a place, or like a path.
+fn named(text: &str) -> Result<Location, Failure> {
+    let unusable = |why: &str, fix: &str| Failure::new(Class::Usage, &["unusable image", text, why, fix]);
+    if DAEMONS.iter().any(|scheme| text.starts_with(scheme)) {
+        let why = "images of a daemon or of another tool's storage are not read";
+        return Err(unusable(why, "save it there, and name the file: docker-archive:FILE"));
+    }
+    if text.parse::<Reference>().is_ok() {
+        return Ok(Location::Named(text.to_owned()));
+    }
+    let path = text.strip_prefix("oci:").or_else(|| text.strip_prefix("dir:"));
+    match path {
+        Some(path) if text.starts_with("oci:") => Err(unusable(
+            "a layout directory is named by another word",
+            &format!("write oci-layout://{path}"),
+        )),
+        Some(_) => Err(unusable("skopeo's dir: is not read", "copy it to oci: and name oci-layout://DIR")),
+        None if text.starts_with(['/', '.', '~']) => Err(unusable(
+            "a path alone is no image",
+            &format!("write oci-layout://{text}, oci-archive:{text} or docker-archive:{text}"),
+        )),
+        None => Ok(Location::Named(text.to_owned())),
     }
 }
 
@@ -159,6 +187,24 @@ mod tests {
         check(&format!("oci-layout://d@{digest}"), Some(Location::Layout("d".into(), version)));
     }
 
+    fn check_hint(text: &str, part: &str) {
+        let failure = Location::parse(text).unwrap_err();
+        assert!(failure.class == Class::Usage && failure.line.contains(part), "{failure}");
+    }
+
+    #[test]
+    fn what_others_write_for_places_is_told_in_our_words() {
+        check_hint("oci:out:1", "write oci-layout://out:1");
+        check_hint("oci:/abs/out", "write oci-layout:///abs/out");
+        check_hint("dir:/abs/out", "oci-layout://DIR");
+        check_hint("/tmp/x.tar", "docker-archive:/tmp/x.tar");
+        check_hint("./x", "oci-layout://./x");
+        check_hint("docker-daemon:app:1", "docker-archive:FILE");
+        // Images may be called so.
+        check("dir:x", Some(Location::Named("dir:x".to_owned())));
+        check("Not A Name", Some(Location::Named("Not A Name".to_owned())));
+    }
+
     #[test]
     fn unusable_places_are_refused() {
         for text in [
@@ -169,6 +215,8 @@ mod tests {
             "oci-layout://d@sha256:1",
             "docker-archive:",
             "docker-archive:a.tar:B@",
+            "docker-daemon:app:1",
+            "containers-storage:app",
         ] {
             check(text, None);
         }

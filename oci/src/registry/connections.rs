@@ -240,6 +240,14 @@ fn bad_file(path: &Path, error: &dyn std::fmt::Display) -> Problem {
     Problem::File { path: path.to_owned(), detail: error.to_string() }
 }
 
+/// Looks whether the file at `path` holds certificates, before anybody is connected to.
+///
+/// # Errors
+/// [`Problem::File`] where it cannot be read or holds none.
+pub fn check_certificates(path: &Path) -> Result<(), Problem> {
+    read_certificates(path).map(drop)
+}
+
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Problem> {
     let text = std::fs::read(path).map_err(|error| bad_file(path, &error))?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();

@@ -47,6 +47,7 @@ pub use arrival::{Arrival, ArrivalReader};
 pub use blob::BlobStream;
 pub use body::BlobSource;
 pub use client::{Client, Entrance};
+pub use connections::check_certificates;
 pub use download::{Attempts, UrlAnswer, UrlRequest};
 pub use error::{Action, Error, Mismatch, Problem, Refusal};
 pub use event::{Event, Events, Way};

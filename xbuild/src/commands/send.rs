@@ -191,11 +191,12 @@ fn repeatable(
     };
     let commands: Vec<_> = names.map(program).collect();
     let lines: Vec<_> = lost.iter().map(|(_, failure)| failure.line.as_str()).collect();
-    let line = format!(
-        "{} — {digest} is kept in the store; `{}` repeats the push alone",
-        lines.join("; "),
-        commands.join(" && ")
-    );
+    // What is wrong with the command itself stays wrong.
+    let again = match lost.iter().all(|(_, failure)| failure.class == Class::Usage) {
+        true => format!("`xbuild push {digest}` pushes it alone then"),
+        false => format!("`{}` repeats the push alone", commands.join(" && ")),
+    };
+    let line = format!("{} — {digest} is kept in the store; {again}", lines.join("; "));
     // Whatever stood in the way, it is the push that failed; only refusals of our own are told apart.
     let class = lost.iter().map(|(_, failure)| failure.class).find(|class| *class == Class::Push);
     let first = lost.into_iter().next().map(|(_, failure)| failure);

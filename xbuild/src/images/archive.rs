@@ -280,13 +280,32 @@ impl Seek for Metered<'_> {
     }
 }
 
+/// Whether a reason is one of ours or the kernel's, rather than the tar reader's view of bytes that are no header.
+fn is_own(error: &io::Error) -> bool {
+    let text = error.to_string();
+    text.contains("its headers are larger") || text.contains("os error")
+}
+
+fn no_archive(shown: &str, why: &str) -> Failure {
+    let fix = "name what `xbuild save`, `docker save` or `skopeo copy` wrote";
+    Failure::new(Class::Source, &["unusable image archive", shown, why, fix])
+}
+
 fn index(file: &File, shown: &str) -> Result<BTreeMap<String, Member>, Failure> {
     let unreadable = |error: io::Error| damaged(shown, &error.to_string());
     let length = file.metadata().map_err(unreadable)?.len();
+    if length == 0 {
+        return Err(no_archive(shown, "it is empty"));
+    }
     let mut archive = tar::Archive::new(Metered { file, left: HEADERS });
-    let mut members = BTreeMap::new();
+    let (mut members, mut begun) = (BTreeMap::new(), false);
     for entry in archive.entries_with_seek().map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
+        let entry = entry.map_err(|error| match (is_own(&error), begun) {
+            (true, _) => unreadable(error),
+            (false, true) => no_archive(shown, "it is cut off or damaged"),
+            (false, false) => no_archive(shown, "it is no tar archive"),
+        })?;
+        begun = true;
         let Some((name, member)) = member(&entry) else { continue };
         if let Member::File { offset, size } = &member
             && offset.checked_add(*size).is_none_or(|end| end > length)

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use oci::document::{self, Config, DOCUMENT_LIMIT, Descriptor, DocumentError, INDEX_DEPTH, Manifest, Root};
@@ -46,6 +46,8 @@ pub struct Source {
     /// Where the rest is.
     pub(super) place: Place,
     registries: Arc<Registries>,
+    /// Small blobs that a registry has sent, so that it is not asked for them again.
+    fetched: Mutex<BTreeMap<Digest, Bytes>>,
 }
 
 /// Where documents and blobs are.
@@ -154,6 +156,7 @@ impl Source {
                     root: layout.read_root(&descriptor)?,
                     place: Place::Store(Arc::clone(store)),
                     registries: Arc::clone(&places.registries),
+                    fetched: Mutex::default(),
                 })
             }
             Err(failure) => match (absent, name.parse()) {
@@ -175,6 +178,7 @@ impl Source {
             root,
             place: Place::Registry(reference.clone()),
             registries: Arc::clone(&places.registries),
+            fetched: Mutex::default(),
         })
     }
 
@@ -202,6 +206,7 @@ impl Source {
             root,
             place: Place::Layout(layout),
             registries,
+            fetched: Mutex::default(),
         })
     }
 
@@ -216,7 +221,7 @@ impl Source {
         let root = files.document(&chosen)?.ok_or_else(|| missing(&shown, chosen.digest().as_ref()))?;
         let names = names(&archive_entries(archive)?, &chosen, version);
         let registries = Arc::clone(&places.registries);
-        Ok(Self { shown, names, root, place: Place::Files(files), registries })
+        Ok(Self { shown, names, root, place: Place::Files(files), registries, fetched: Mutex::default() })
     }
 
     fn of_docker(
@@ -228,7 +233,7 @@ impl Source {
         let (root, files) = docker::open(archive, image)?;
         let shown = format!("docker-archive:{}", archive.shown());
         let (registries, names) = (Arc::clone(&places.registries), names.unwrap_or_else(|| image.names()));
-        Ok(Self { shown, names, root, place: Place::Files(files), registries })
+        Ok(Self { shown, names, root, place: Place::Files(files), registries, fetched: Mutex::default() })
     }
 
     /// Returns the registry client.
@@ -284,7 +289,13 @@ impl Source {
                 files.bytes(descriptor)?.ok_or_else(|| missing(&self.shown, descriptor.digest().as_ref()))
             }
             Place::Registry(reference) => {
-                Ok(self.client()?.blob_bytes(reference, descriptor, DOCUMENT_LIMIT).await?)
+                let digest = document::digest_of(descriptor).map_err(oci::Error::from)?;
+                if let Some(bytes) = self.fetched().get(&digest) {
+                    return Ok(bytes.clone());
+                }
+                let bytes = self.client()?.blob_bytes(reference, descriptor, DOCUMENT_LIMIT).await?;
+                self.fetched().insert(digest, bytes.clone());
+                Ok(bytes)
             }
         }
     }
@@ -386,8 +397,15 @@ impl Source {
                 }
                 (None, None) => Err(absent()),
             },
-            Place::Registry(reference) => Ok(Blob::Remote(reference.clone())),
+            Place::Registry(reference) => Ok(match self.fetched().get(&digest) {
+                Some(bytes) => Blob::Bytes(bytes.clone()),
+                None => Blob::Remote(reference.clone()),
+            }),
         }
+    }
+
+    fn fetched(&self) -> MutexGuard<'_, BTreeMap<Digest, Bytes>> {
+        self.fetched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns repositories that are known to hold a blob.

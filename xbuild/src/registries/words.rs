@@ -1,4 +1,5 @@
-//! The words in which flags, variables and files speak of registries: hosts, mirrors, certificates. Opens no file.
+//! The words in which flags, variables and files speak of registries: hosts, mirrors, certificates. Looks into files
+//! only to say at once that they are not what they should be.
 
 use std::path::{Path, PathBuf};
 
@@ -76,7 +77,7 @@ pub fn ca(layer: &mut Layer, text: &str) -> Result<(), Wrong> {
         Some((Err(error), _)) if !Path::new(text).is_file() => return Err(error),
         Some((Err(_), _)) | None => (None, text),
     };
-    let path = readable(Path::new(path))?;
+    let path = authorities(Path::new(path))?;
     match registry {
         Some(registry) => layer.registry(&registry).ca_files.push(path),
         None => layer.ca_files.push(path),
@@ -202,6 +203,16 @@ pub fn readable(path: &Path) -> Result<PathBuf, Wrong> {
     }
 }
 
+/// Checks that a file holds certificates, before anything is built that is to be pushed.
+fn authorities(path: &Path) -> Result<PathBuf, Wrong> {
+    let path = readable(path)?;
+    let checked = oci::registry::check_certificates(&path);
+    checked.map_err(|problem| {
+        wrong(problem.to_string(), "name a PEM file that begins with -----BEGIN CERTIFICATE-----")
+    })?;
+    Ok(path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,7 +277,7 @@ mod tests {
     fn files_must_be_there() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a=b.pem");
-        std::fs::write(&path, "x").unwrap();
+        std::fs::write(&path, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
         let mut layer = Layer::default();
         let text = path.to_str().unwrap();
         ca(&mut layer, text).unwrap();
@@ -277,6 +288,10 @@ mod tests {
         assert_eq!(layer.registries["h.io"].client_certificate.as_ref().unwrap().key, path);
         assert!(ca(&mut layer, "/absent.pem").unwrap_err().why.contains("/absent.pem"));
         assert!(ca(&mut layer, "/").unwrap_err().why.contains("directory"));
+        let none = directory.path().join("none.pem");
+        std::fs::write(&none, "no certificate").unwrap();
+        let none = ca(&mut layer, none.to_str().unwrap()).unwrap_err();
+        assert!(none.why.contains("none.pem") && none.fix.contains("BEGIN CERTIFICATE"), "{none:?}");
         assert!(certificate(&mut layer, "/x.pem").unwrap_err().why.contains("no registry"));
         assert!(certificate(&mut layer, &format!("h.io={text},/absent")).is_err());
     }

@@ -18,6 +18,7 @@ mod load;
 mod login;
 mod mounts;
 mod outputs;
+mod places;
 mod platforms;
 mod print;
 mod proxy;

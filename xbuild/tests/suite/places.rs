@@ -1,0 +1,149 @@
+//! Places that hold no image, too much of one, or cannot be written to: what is told, and that nothing is fetched twice.
+
+use std::fmt::Write as _;
+
+use crate::harness::{Registry, Scratch, have, tool};
+
+#[test]
+fn a_pull_fetches_every_blob_once() {
+    let Some(registry) = Registry::start() else { return };
+    let (scratch, fresh) = (Scratch::new(), Scratch::new());
+    let context = scratch.context("c", &[("Dockerfile", "FROM scratch\nCOPY f /\n"), ("f", "x")]);
+    let name = format!("{}/app:1", registry.host);
+    scratch.build(&context, &["-t", &name, "--push"]).ok();
+    let run = fresh.xbuild(&["pull", &name]).ok();
+    let mut pulled: Vec<_> = run.stderr.lines().filter(|line| line.contains("pulled sha256:")).collect();
+    assert_eq!(pulled.len(), 2, "config and layer: {}", run.stderr);
+    pulled.dedup();
+    assert_eq!(pulled.len(), 2, "one of them twice: {}", run.stderr);
+    fresh.xbuild(&["copy", &name, "oci-archive:-"]).ok();
+    let target = fresh.path().join("l");
+    let target = format!("oci-layout://{}:1", target.display());
+    fresh.xbuild(&["copy", &format!("docker://{name}"), &target]).ok();
+    assert_eq!(fresh.xbuild(&["inspect", &target]).ok().code, 0);
+}
+
+#[test]
+fn an_image_of_more_layers_than_one_overlay_takes_runs_and_is_built_on() {
+    let scratch = Scratch::new().with_busybox();
+    // Busybox' own layer makes them 500 and 501.
+    for copies in [499, 500] {
+        let mut text = "FROM busybox\n".to_owned();
+        for number in 0..copies {
+            writeln!(text, "COPY f /layers/{number}").unwrap();
+        }
+        let context = scratch.context("c", &[("Dockerfile", &text), ("f", "x")]);
+        scratch.build(&context, &["-t", "many"]).ok();
+        let count = ["run", "many", "sh", "-c", "rm /layers/0 && ls /layers | wc -l"];
+        assert_eq!(scratch.xbuild(&count).ok().stdout, format!("{}\n", copies - 1));
+        let more = "FROM many\nRUN rm /layers/1 && ls /layers | wc -l > /count\n";
+        let context = scratch.context("d", &[("Dockerfile", more)]);
+        scratch.build(&context, &["-t", "more"]).ok();
+        let count = scratch.xbuild(&["run", "more", "cat", "/count"]).ok().stdout;
+        assert_eq!(count, format!("{}\n", copies - 1));
+    }
+}
+
+#[test]
+fn an_archive_that_is_none_is_told_so() {
+    let scratch = Scratch::new();
+    let context = scratch.context("c", &[("Dockerfile", "FROM scratch\nCOPY f /\n"), ("f", "x")]);
+    scratch.build(&context, &["-t", "app"]).ok();
+    let path = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
+    let whole = path("whole.tar");
+    scratch.xbuild(&["copy", "app", &format!("oci-archive:{whole}")]).ok();
+    let bytes = std::fs::read(&whole).unwrap();
+    for (text, why) in [
+        (&b"this is no archive".repeat(100)[..], "it is no tar archive"),
+        (&[][..], "it is empty"),
+        (&bytes[..700], "cut off"),
+    ] {
+        let broken = path("broken.tar");
+        std::fs::write(&broken, text).unwrap();
+        for kind in ["oci-archive", "docker-archive"] {
+            let run = scratch.xbuild(&["copy", &format!("{kind}:{broken}"), "x"]);
+            run.fails(4, &[why, &broken, "docker save"]);
+        }
+    }
+}
+
+#[test]
+fn an_archive_where_nobody_can_write_is_a_mistake_of_the_command_line() {
+    let scratch = Scratch::new();
+    let context = scratch.context("c", &[("Dockerfile", "FROM scratch\nCOPY f /\n"), ("f", "x")]);
+    scratch.build(&context, &["-t", "app"]).ok();
+    for place in ["oci-archive:/proc/l.tar", "docker-archive:/proc/l.tar", "oci-layout:///proc/l"] {
+        scratch.xbuild(&["copy", "app", place]).fails(2, &["/proc"]);
+    }
+}
+
+#[test]
+fn an_image_of_another_tools_place_is_told_in_our_words() {
+    let scratch = Scratch::new();
+    for (place, part) in [("oci:out:1", "oci-layout://out:1"), ("./x.tar", "docker-archive:./x.tar")] {
+        scratch.xbuild(&["copy", place, "x"]).fails(2, &[part]);
+        scratch.xbuild(&["copy", "x", place]).fails(2, &[part]);
+    }
+    if have(&["skopeo"]) {
+        // What is advised works.
+        let context = scratch.context("c", &[("Dockerfile", "FROM scratch\nCOPY f /\n"), ("f", "x")]);
+        scratch.build(&context, &["-t", "app"]).ok();
+        let path = scratch.path().join("out");
+        scratch.xbuild(&["copy", "app", &format!("oci-layout://{}:1", path.display())]).ok();
+        tool("skopeo", &["inspect", &format!("oci:{}:1", path.display())]);
+    }
+}
+
+/// A server that answers every request with a login page; `framing` says how long it is, or that nobody knows.
+fn portal(framing: &'static str) -> String {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let head: Vec<_> = lines.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+            let page = match head.first().is_some_and(|line| line.starts_with("HEAD ")) {
+                true => "",
+                false => "<!doctype html><title>Sign in</title>\n",
+            };
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n{framing}Connection: close\r\n\r\n{page}"
+            );
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    host
+}
+
+#[test]
+fn a_login_page_is_no_registry_and_gets_no_password_kept() {
+    let scratch = Scratch::new();
+    let context = scratch.context("c", &[("Dockerfile", "FROM scratch\nCOPY f /\n"), ("f", "x")]);
+    scratch.build(&context, &["-t", "app"]).ok();
+    for framing in ["Content-Length: 38\r\n", ""] {
+        let host = portal(framing);
+        let name = format!("{host}/team/app:1");
+        let parts = ["web page", "login page", host.as_str()];
+        scratch.xbuild(&["pull", &name]).fails(4, &parts);
+        scratch.xbuild(&["push", "app", &name]).fails(8, &parts);
+        scratch.build(&context, &["-t", &name, "--push"]).fails(8, &["login page", &host]);
+        let file = scratch.path().join("auth.json");
+        let mut login = scratch.command(&["login", &host, "-u", "ci", "--authfile", file.to_str().unwrap()]);
+        let run = crate::harness::finish(login.env("XBUILD_PASSWORD", "s3cret")).fails(4, &parts);
+        assert!(!file.exists() && run.stdout.is_empty(), "the password is kept: {run:?}");
+    }
+}
+
+#[test]
+fn a_file_without_a_certificate_is_told_before_anything_is_built() {
+    let scratch = Scratch::new();
+    let file = scratch.path().join("ca.pem");
+    std::fs::write(&file, "no certificate").unwrap();
+    let flag = format!("h.example={}", file.display());
+    let context = scratch.context("c", &[("Dockerfile", "FROM scratch\n")]);
+    let run = scratch.build(&context, &["-t", "h.example/a", "--push", "--registry-ca", &flag]);
+    let run = run.fails(2, &["--registry-ca", "ca.pem", "BEGIN CERTIFICATE"]);
+    assert!(!run.stderr.contains("repeats"), "{}", run.stderr);
+}
