@@ -161,22 +161,10 @@ pub fn duplicate(file: &File, dest: &Path) -> exporter::Result<File> {
 /// Where it cannot be written; standard output must not be a terminal.
 pub fn to_file(dest: &Path, write: impl FnOnce(&mut File) -> exporter::Result<()>) -> Result<(), Failure> {
     let failed = |error| crate::failure::from::output(error, dest);
-    if dest.as_os_str() != "-" {
-        return exporter::write_file(dest, write).map_err(failed);
+    match images::standard_output(dest)? {
+        Some(mut out) => write(&mut out).map_err(failed),
+        None => exporter::write_file(dest, write).map_err(failed),
     }
-    if std::io::IsTerminal::is_terminal(&std::io::stdout()) {
-        let why = "standard output is a terminal";
-        return Err(Failure::new(
-            Class::Usage,
-            &["no place for the archive", "", why, "add dest=PATH or redirect it"],
-        ));
-    }
-    let stdout = std::io::stdout().as_fd().try_clone_to_owned().map_err(|source| exporter::Error::Io {
-        action: "duplicate",
-        path: "standard output".into(),
-        source,
-    })?;
-    write(&mut File::from(stdout)).map_err(failed)
 }
 
 /// Loads an image into the first of docker and podman that is installed; returns its name.

@@ -6,9 +6,9 @@ use oci::store::{Lease, Leased};
 
 use super::Places;
 use super::contents::Contents;
+use super::fill::{bring, put_documents, remember};
 use super::pack;
 use super::source::{Blob, Source};
-use super::target::{put_documents, remember, tell_packing, write_blob};
 use crate::failure::Failure;
 
 /// Brings them, under `lease`.
@@ -17,8 +17,7 @@ use crate::failure::Failure;
 /// Source failures of what cannot be read, resource failures of the store.
 pub async fn gather(places: &Places, source: &mut Source, lease: &Lease) -> Result<(), Failure> {
     let store = places.store()?.clone();
-    tell_packing(places, source);
-    pack::pack(source, store.layout()).await?;
+    pack::pack(places, source, store.layout()).await?;
     let contents = Contents::of(source).await?;
     let blobs: Vec<_> = contents.blobs.keys().copied().map(Leased::Blob).collect();
     lease.add(&blobs)?;
@@ -30,19 +29,12 @@ pub async fn gather(places: &Places, source: &mut Source, lease: &Lease) -> Resu
         }
         let is_config = configs.iter().any(|config| config.digest() == descriptor.digest());
         match source.blob(descriptor)? {
-            Blob::Remote(_) if !is_config => {}
-            Blob::Remote(_) => {
-                let bytes = source.small(descriptor).await?;
-                write_blob(store.layout(), source, digest, descriptor.size(), &bytes[..])?;
-            }
-            Blob::Bytes(bytes) => {
-                write_blob(store.layout(), source, digest, descriptor.size(), &bytes[..])?;
-            }
-            Blob::Kept(extent) | Blob::Foreign(extent) => tokio::task::block_in_place(|| {
-                let reader = extent.open().map_err(|error| source.damaged(digest, &error.to_string()))?;
-                write_blob(store.layout(), source, digest, descriptor.size(), reader)
-            })?,
+            Blob::Remote(_) if !is_config => continue,
+            // The source keeps it: who makes the index reads it for its platform.
+            Blob::Remote(_) => drop(source.small(descriptor).await?),
+            Blob::Bytes(_) | Blob::Kept(_) | Blob::Foreign(_) => {}
         }
+        bring(store.layout(), source, digest, descriptor).await?;
     }
     put_documents(store.layout(), &contents)?;
     remember(&store, source, &contents)

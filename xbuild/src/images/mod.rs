@@ -2,14 +2,15 @@
 //!
 //! In reading order: `archive` (tar files by offset), `docker` (what `docker save` writes), `choose` (one of a layout's
 //! images), `source` (an opened image: documents by digest, blobs wherever they are), `contents` (all that an image
-//! consists of), `pack` (uncompressed layers to gzip), `target` (store, layout, archives), `push` (registries),
-//! `gather` (what an index needs in the store). Whatever is read is verified on the way; documents travel as the bytes
-//! they are, so a copy has its original's digest.
+//! consists of), `pack` (uncompressed layers to gzip), `fill` (blobs into a layout), `target` (store, layout, archives),
+//! `push` (registries), `gather` (what an index needs in the store). Whatever is read is verified on the way; documents
+//! travel as the bytes they are, so a copy has its original's digest.
 
 mod archive;
 mod choose;
 mod contents;
 mod docker;
+mod fill;
 mod gather;
 mod pack;
 mod push;
@@ -27,7 +28,7 @@ use oci::store::{Staging, Store};
 
 pub use gather::gather;
 pub use source::{Absent, Source, archived};
-pub use target::{abandon, into_store, shown, write};
+pub use target::{abandon, into_store, shown, standard_output, write};
 
 use crate::failure::Failure;
 use crate::image::{self, StoredImage};

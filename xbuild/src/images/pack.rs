@@ -12,6 +12,7 @@ use oci::layout::Layout;
 use oci::media_type::{self, LayerCompression};
 use oci::{DiffId, Digest};
 
+use super::Places;
 use super::archive::Extent;
 use super::source::{Files, Place, Source};
 use crate::failure::{Class, Failure, io_class};
@@ -32,12 +33,13 @@ pub fn unpacked(source: &Source) -> usize {
     }
 }
 
-/// Packs the uncompressed layers of a Docker archive into blobs of `into` and checks all diff ids. The image gets
-/// another manifest by that; its config stays. Images of other places stay as they are.
+/// Packs the uncompressed layers of a Docker archive into blobs of `into`, which is told, and checks all diff ids. The
+/// image gets another manifest by that; its config stays. Images of other places stay as they are.
 ///
 /// # Errors
 /// A refusal where a layer is not the one that the config names, resource failures.
-pub async fn pack(source: &mut Source, into: &Layout) -> Result<(), Failure> {
+pub async fn pack(places: &Places, source: &mut Source, into: &Layout) -> Result<(), Failure> {
+    tell(places, source);
     let Root::Manifest(manifest) = source.root.clone() else { return Ok(()) };
     match &source.place {
         Place::Files(files) if files.documents.contains_key(&manifest.digest) => {}
@@ -58,6 +60,14 @@ pub async fn pack(source: &mut Source, into: &Layout) -> Result<(), Failure> {
     files.documents.insert(packed.digest, packed.raw.clone());
     source.root = Root::Manifest(packed);
     Ok(())
+}
+
+fn tell(places: &Places, source: &Source) {
+    let count = unpacked(source);
+    if count > 0 {
+        let layers = if count == 1 { "1 layer".to_owned() } else { format!("{count} layers") };
+        places.tell(format!("{layers} of {} compressed with gzip; the image's id stays", source.shown));
+    }
 }
 
 fn is_plain(layer: &Descriptor) -> bool {

@@ -7,7 +7,7 @@ use oci::registry::{Problem, PushBlob, PushDocument, PushImage, Pushed, plan_pus
 use super::Places;
 use super::contents::Contents;
 use super::source::Source;
-use super::target::Written;
+use super::target::{Written, check_digest};
 use crate::failure::{Class, Failure};
 
 /// Describes an image for a push under `tags`.
@@ -55,12 +55,8 @@ pub async fn push(places: &Places, source: &Source, names: &[Reference]) -> Resu
 
 /// Copies all of `source` to `name`; a name with a digest and no tag gets none.
 pub(super) async fn copy(places: &Places, source: &Source, name: &Reference) -> Result<Written, Failure> {
-    if let Some(digest) = name.digest.filter(|digest| *digest != source.root.digest()) {
-        let why = format!("the image is {}, not {digest}", source.root.digest());
-        return Err(Failure::new(
-            Class::Usage,
-            &["unusable target", &name.to_string(), &why, "leave the digest out"],
-        ));
+    if let Some(digest) = name.digest {
+        check_digest(&name.to_string(), digest, source.root.digest())?;
     }
     let name = name.clone().with_default_tag();
     let pushed = push(places, source, std::slice::from_ref(&name)).await?;

@@ -3,34 +3,25 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use exporter::archive::{self, Parts};
 use exporter::layout::{Label, labels};
 use oci::document::{self, Manifest};
-use oci::layout::{Layout, VerifiedReader};
+use oci::layout::Layout;
 use oci::reference::Reference;
-use oci::store::{Leased, Store};
+use oci::store::Leased;
 use oci::{Digest, Platform};
 
-use super::archive::Extent;
 use super::contents::{Contents, platforms};
-use super::pack;
-use super::source::{Blob, Place, Source};
-use super::{Places, push};
-use crate::bases;
+use super::fill::{fill, missing, remember, transfer, verified_copy};
+use super::source::{Blob, Source};
+use super::{Places, pack, push};
 use crate::failure::{Class, Failure, io_class};
 use crate::location::{Location, Version};
-
-/// Bytes that are copied at once.
-const COPIED: usize = 256 << 10;
-
-/// Bytes of a file from which on verifying it is worth a thread.
-const BESIDE: u64 = 1 << 20;
 
 /// What was written.
 #[derive(Debug, Clone)]
@@ -98,8 +89,7 @@ pub async fn into_store(
 ) -> Result<Written, Failure> {
     let store = places.store()?.clone();
     let lease = store.lease()?;
-    tell_packing(places, source);
-    pack::pack(source, store.layout()).await?;
+    pack::pack(places, source, store.layout()).await?;
     let contents = Contents::of(source).await?;
     let here: Vec<_> = contents.blobs.keys().copied().map(Leased::Blob).collect();
     lease.add(&here)?;
@@ -126,8 +116,7 @@ pub(super) async fn into_layout(
     source: &mut Source,
     layout: &Layout,
 ) -> Result<Contents, Failure> {
-    tell_packing(places, source);
-    pack::pack(source, layout).await?;
+    pack::pack(places, source, layout).await?;
     let contents = Contents::of(source).await?;
     fill(layout, source, &contents).await?;
     Ok(contents)
@@ -194,50 +183,40 @@ fn at_target(error: oci::Error) -> Failure {
 }
 
 async fn into_oci_archive(source: &Source, path: &Path, labels: &[Label]) -> Result<Written, Failure> {
-    let contents = Contents::of(source).await?;
-    let manifests: Vec<Manifest> = contents.manifests().cloned().collect();
-    let blobs = sizes(&contents);
-    let parts = Parts { root: &contents.root, manifests: &manifests, blobs: &blobs };
-    tokio::task::block_in_place(|| {
-        to_file(path, |out| {
-            archive::oci_of(&parts, labels, out, |digest, size, out| {
-                archived_blob(source, &contents, digest, size, out)
-            })
-        })
-    })?;
+    into_archive(source, path, |parts, out, blob| archive::oci_of(parts, labels, out, blob)).await?;
     Ok(Written { digest: source.root.digest(), names: names_of(labels) })
 }
 
 async fn into_docker_archive(source: &Source, path: &Path, names: &[Reference]) -> Result<Written, Failure> {
-    let contents = Contents::of(source).await?;
-    let manifests: Vec<Manifest> = contents.manifests().cloned().collect();
-    let blobs = sizes(&contents);
-    let parts = Parts { root: &contents.root, manifests: &manifests, blobs: &blobs };
-    tokio::task::block_in_place(|| {
-        to_file(path, |out| {
-            archive::docker_of(&parts, names, &labels(names), out, |digest, size, out| {
-                archived_blob(source, &contents, digest, size, out)
-            })
-        })
-    })?;
+    let labels = labels(names);
+    into_archive(source, path, |parts, out, blob| archive::docker_of(parts, names, &labels, out, blob))
+        .await?;
     let names = names.iter().map(|name| name.clone().with_default_tag().familiar()).collect();
     Ok(Written { digest: source.root.digest(), names })
 }
 
-/// Packs uncompressed layers of a Docker archive into scratch, for targets that are no layout themselves.
-async fn packed(places: &Places, source: &mut Source) -> Result<(), Failure> {
-    if pack::unpacked(source) == 0 {
-        return Ok(());
-    }
-    tell_packing(places, source);
-    pack::pack(source, &places.scratch_layout()?).await
+/// What writes one blob of an archive.
+type WriteBlob<'a> = dyn FnMut(&Digest, u64, &mut File) -> Result<(), Failure> + 'a;
+
+async fn into_archive(
+    source: &Source,
+    path: &Path,
+    write: impl FnOnce(&Parts<'_>, &mut File, &mut WriteBlob<'_>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let contents = Contents::of(source).await?;
+    let manifests: Vec<Manifest> = contents.manifests().cloned().collect();
+    let blobs = sizes(&contents);
+    let parts = Parts { root: &contents.root, manifests: &manifests, blobs: &blobs };
+    let mut blob =
+        |digest: &Digest, size, out: &mut File| archived_blob(source, &contents, digest, size, out);
+    tokio::task::block_in_place(|| to_file(path, |out| write(&parts, out, &mut blob)))
 }
 
-pub(super) fn tell_packing(places: &Places, source: &Source) {
-    let count = pack::unpacked(source);
-    if count > 0 {
-        let layers = if count == 1 { "1 layer".to_owned() } else { format!("{count} layers") };
-        places.tell(format!("{layers} of {} compressed with gzip; the image's id stays", source.shown));
+/// Packs uncompressed layers of a Docker archive into scratch, for targets that are no layout themselves.
+async fn packed(places: &Places, source: &mut Source) -> Result<(), Failure> {
+    match pack::unpacked(source) {
+        0 => Ok(()),
+        _ => pack::pack(places, source, &places.scratch_layout()?).await,
     }
 }
 
@@ -257,12 +236,8 @@ async fn one_platform(places: &Places, source: &mut Source) -> Result<(), Failur
 
 /// What the image is called in a layout: by the tag that the target names, else by its own names.
 fn labels_of(source: &Source, version: &Version) -> Result<Vec<Label>, Failure> {
-    if let Some(digest) = version.digest.filter(|digest| *digest != source.root.digest()) {
-        let why = format!("the image is {}", source.root.digest());
-        return Err(Failure::new(
-            Class::Usage,
-            &["unusable target", &format!("@{digest}"), &why, "leave the digest out"],
-        ));
+    if let Some(digest) = version.digest {
+        check_digest(&format!("@{digest}"), digest, source.root.digest())?;
     }
     Ok(match &version.tag {
         Some(tag) => match tag.parse::<Reference>() {
@@ -271,6 +246,15 @@ fn labels_of(source: &Source, version: &Version) -> Result<Vec<Label>, Failure> 
         },
         None => labels(&source.names),
     })
+}
+
+/// Refuses a `target` that says which image it means, and means another.
+pub fn check_digest(target: &str, digest: Digest, image: Digest) -> Result<(), Failure> {
+    if digest == image {
+        return Ok(());
+    }
+    let why = format!("the image is {image}");
+    Err(Failure::new(Class::Usage, &["unusable target", target, &why, "leave the digest out"]))
 }
 
 fn names_of(labels: &[Label]) -> Vec<String> {
@@ -285,130 +269,6 @@ pub fn shown(target: &Location) -> String {
         Location::Layout(path, _) => format!("oci-layout://{}", path.display()),
         Location::OciArchive(path, _) => format!("oci-archive:{}", path.display()),
         Location::DockerArchive(path, _) => format!("docker-archive:{}", path.display()),
-    }
-}
-
-/// The bytes that a layout lacks.
-fn missing(contents: &Contents, layout: &Layout) -> Result<u64, Failure> {
-    let mut bytes = 0_u64;
-    for (digest, descriptor) in &contents.blobs {
-        if layout.size(digest)? != Some(descriptor.size()) {
-            bytes = bytes.saturating_add(descriptor.size());
-        }
-    }
-    Ok(bytes)
-}
-
-/// Brings blobs and documents into a layout: several downloads at once, files one after the other.
-async fn fill(layout: &Layout, source: &Source, contents: &Contents) -> Result<(), Failure> {
-    let transfers = contents.blobs.iter().map(|(digest, descriptor)| async move {
-        if layout.size(digest)? == Some(descriptor.size()) {
-            return Ok(());
-        }
-        let size = descriptor.size();
-        match source.blob(descriptor)? {
-            Blob::Remote(reference) => {
-                let incoming = layout.incoming()?;
-                source.client()?.pull_file(&reference, *digest, size, incoming.file()?).await?;
-                incoming.finish_verified(digest, size)?;
-            }
-            Blob::Bytes(bytes) => write_blob(layout, source, digest, size, &bytes[..])?,
-            Blob::Foreign(extent) => tokio::task::block_in_place(|| {
-                let reader = extent.open().map_err(|error| source.damaged(digest, &error.to_string()))?;
-                write_blob(layout, source, digest, size, reader)
-            })?,
-            Blob::Kept(extent) => tokio::task::block_in_place(|| {
-                let incoming = layout.incoming()?;
-                transfer(source, digest, &extent, &mut incoming.file()?, at_layout(layout))?;
-                incoming.finish_verified(digest, size)?;
-                Ok::<_, Failure>(())
-            })?,
-        }
-        Ok::<_, Failure>(())
-    });
-    futures_util::future::try_join_all(transfers).await?;
-    put_documents(layout, contents)
-}
-
-/// Writes manifests and indexes, each after those that it names.
-pub(super) fn put_documents(layout: &Layout, contents: &Contents) -> Result<(), Failure> {
-    for root in &contents.documents {
-        match root {
-            document::Root::Manifest(manifest) => layout.put_document(manifest)?,
-            document::Root::Index(index) => layout.put_document(index)?,
-        };
-    }
-    Ok(())
-}
-
-/// Writes a small blob, or one whose bytes come through a reader.
-pub(super) fn write_blob(
-    layout: &Layout,
-    source: &Source,
-    digest: &Digest,
-    size: u64,
-    reader: impl Read,
-) -> Result<(), Failure> {
-    let incoming = layout.incoming()?;
-    let mut file = incoming.file()?;
-    verified_copy(source, digest, size, reader, |bytes| file.write_all(bytes).map_err(at_layout(layout)))?;
-    incoming.finish_verified(digest, size)?;
-    Ok(())
-}
-
-/// What a failed write into a layout means.
-fn at_layout(layout: &Layout) -> impl Fn(io::Error) -> Failure {
-    |error| oci::Error::io("write a blob in", layout.root())(error).into()
-}
-
-/// Copies the bytes of a file inside the kernel, where it can, while they are verified beside it. Only for files that
-/// nobody else writes to: what is verified and what is copied are two reads.
-fn transfer(
-    source: &Source,
-    digest: &Digest,
-    extent: &Extent,
-    out: &mut File,
-    full: impl Fn(io::Error) -> Failure,
-) -> Result<(), Failure> {
-    let open = || extent.open().map_err(|error| source.damaged(digest, &error.to_string()));
-    if extent.size < BESIDE {
-        return verified_copy(source, digest, extent.size, open()?, |bytes| {
-            out.write_all(bytes).map_err(&full)
-        });
-    }
-    let over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let verifier = scope.spawn(|| {
-            let stopped = || Failure::new(Class::Internal, &["the copy ended"]);
-            verified_copy(source, digest, extent.size, open()?, |_| {
-                if over.load(Ordering::Relaxed) { Err(stopped()) } else { Ok(()) }
-            })
-        });
-        let copied = io::copy(&mut open()?, out);
-        over.store(copied.is_err(), Ordering::Relaxed);
-        let verified = verifier.join().expect("verifying does not panic");
-        copied.map_err(full)?;
-        verified
-    })
-}
-
-/// Hands the verified bytes of `reader` on. What is wrong with them is the source's.
-fn verified_copy(
-    source: &Source,
-    digest: &Digest,
-    size: u64,
-    reader: impl Read,
-    mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    let mut reader = VerifiedReader::new(reader, *digest, size);
-    let mut buffer = vec![0; COPIED];
-    loop {
-        match reader.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(read) => take(&buffer[..read])?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(source.damaged(digest, &error.to_string())),
-        }
     }
 }
 
@@ -454,18 +314,21 @@ fn sizes(contents: &Contents) -> BTreeMap<Digest, u64> {
     blobs.chain(documents).collect()
 }
 
-/// Notes where layers came from, so that a later push to that registry links them.
-pub(super) fn remember(store: &Store, source: &Source, contents: &Contents) -> Result<(), Failure> {
-    let Place::Registry(reference) = &source.place else { return Ok(()) };
-    let mut manifests = contents.manifests();
-    manifests
-        .try_for_each(|manifest| bases::note_places(store, &reference.with_digest(manifest.digest), manifest))
+/// Writes a file through `write`: it appears when it is whole. `-` is standard output.
+fn to_file(dest: &Path, write: impl FnOnce(&mut File) -> Result<(), Failure>) -> Result<(), Failure> {
+    match standard_output(dest)? {
+        Some(mut out) => write(&mut out),
+        None => exporter::write_file(dest, write),
+    }
 }
 
-/// Writes a file through `write`: it appears when it is whole. `-` is standard output.
-pub fn to_file(dest: &Path, write: impl FnOnce(&mut File) -> Result<(), Failure>) -> Result<(), Failure> {
+/// Returns standard output where an archive is to go there: `dest` is `-`.
+///
+/// # Errors
+/// A usage failure where it is a terminal.
+pub fn standard_output(dest: &Path) -> Result<Option<File>, Failure> {
     if dest != Path::new("-") {
-        return exporter::write_file(dest, write);
+        return Ok(None);
     }
     if io::IsTerminal::is_terminal(&io::stdout()) {
         let why = "standard output is a terminal";
@@ -479,5 +342,5 @@ pub fn to_file(dest: &Path, write: impl FnOnce(&mut File) -> Result<(), Failure>
         path: "standard output".into(),
         source,
     })?;
-    write(&mut File::from(stdout))
+    Ok(Some(File::from(stdout)))
 }
