@@ -107,7 +107,7 @@ impl Connections {
             settings_of: settings_name(settings, endpoint, url),
             trust,
             checks: endpoint.checks,
-            wire: if url.scheme() == "https" { Wire::Tls } else { Wire::Plain },
+            wire: wire_of(url),
             way: if url.host_str().is_some_and(is_loopback_host) { Way::Direct } else { Way::Proxied },
             sharing,
         };
@@ -140,7 +140,7 @@ impl Connections {
         if key.sharing == Sharing::Own {
             builder = builder.http1_only();
         }
-        let proxies = if key.way == Way::Proxied { proxies(settings, endpoint)? } else { Vec::new() };
+        let proxies = if key.way == Way::Proxied { proxies(settings)? } else { Vec::new() };
         let exempt = proxies.iter().filter_map(|(url, _)| Some(Authority::of(url)?.host)).collect();
         for (_, proxy) in proxies {
             builder = builder.proxy(proxy);
@@ -327,30 +327,71 @@ pub(super) fn shown(url: &Url) -> String {
 
 type MakeProxy = fn(Url) -> reqwest::Result<Proxy>;
 
-fn proxies(settings: &Settings, endpoint: &Endpoint) -> Result<Vec<(Url, Proxy)>, Problem> {
+/// The proxies of one wire, each with its variable's name; the first that is set counts.
+fn variables(settings: &Settings, wire: Wire) -> [(&'static str, &Option<String>, MakeProxy); 2] {
     let environment = &settings.environment;
-    let no_proxy = environment.no_proxy.as_deref().and_then(NoProxy::from_string);
-    let mut proxies = Vec::new();
-    // The first match wins, so the scheme's own come before the one for all.
-    let kinds: [(&Option<String>, MakeProxy); 3] = [
-        (&environment.https_proxy, Proxy::https),
-        (&environment.http_proxy, Proxy::http),
-        (&environment.all_proxy, Proxy::all),
-    ];
-    for (value, make) in kinds {
-        let Some(value) = value.as_deref().map(str::trim).filter(|value| !value.is_empty()) else { continue };
-        // "host:port" without a scheme means http, as curl and Go read it.
-        let text = if value.contains("://") { value.to_owned() } else { format!("http://{value}") };
-        let malformed = |detail: String| Problem::Malformed {
-            host: endpoint.host(),
-            what: "no usable proxy in the environment".to_owned(),
-            detail,
-        };
-        let url = Url::parse(&text).map_err(|error| malformed(error.to_string()))?;
-        let proxy = make(url.clone()).map_err(|error| malformed(error.to_string()))?;
-        proxies.push((url, proxy.no_proxy(no_proxy.clone())));
+    let all: (_, _, MakeProxy) = ("ALL_PROXY", &environment.all_proxy, Proxy::all);
+    match wire {
+        Wire::Tls => [("HTTPS_PROXY", &environment.https_proxy, Proxy::https), all],
+        Wire::Plain => [("HTTP_PROXY", &environment.http_proxy, Proxy::http), all],
     }
-    Ok(proxies)
+}
+
+fn wire_of(url: &Url) -> Wire {
+    if url.scheme() == "https" { Wire::Tls } else { Wire::Plain }
+}
+
+/// A proxy's URL, as curl and Go read it: `host:port` without a scheme means http.
+fn proxy_url(name: &str, value: &str) -> Result<Url, Problem> {
+    // Not quoted: it may hold a password.
+    let unusable = |detail: String| Problem::File { path: name.into(), detail };
+    let text = if value.contains("://") { value.to_owned() } else { format!("http://{value}") };
+    let url = Url::parse(&text).map_err(|error| unusable(format!("it names no proxy: {error}")))?;
+    match url.scheme() {
+        "http" | "https" => Ok(url),
+        other => {
+            Err(unusable(format!("it names a {other:?} proxy, where http:// and https:// are understood")))
+        }
+    }
+}
+
+fn proxies(settings: &Settings, wire: Wire) -> Result<Vec<(Url, Proxy)>, Problem> {
+    let no_proxy = settings.environment.no_proxy.as_deref().and_then(NoProxy::from_string);
+    for (name, value, make) in variables(settings, wire) {
+        let Some(value) = value.as_deref().map(str::trim).filter(|value| !value.is_empty()) else { continue };
+        let url = proxy_url(name, value)?;
+        let proxy = make(url.clone()).map_err(|error| Problem::File {
+            path: name.into(),
+            detail: super::error::clean(&error.to_string()),
+        })?;
+        return Ok(vec![(url, proxy.no_proxy(no_proxy))]);
+    }
+    Ok(Vec::new())
+}
+
+/// Returns the proxy that stands between us and `url`, for messages; `None` where there is none or that is unsure.
+pub(super) fn proxy_before(settings: &Settings, url: &Url) -> Option<String> {
+    let host = url.host_str().filter(|host| !is_loopback_host(host))?;
+    if is_exempt(host, settings.environment.no_proxy.as_deref().unwrap_or_default()) {
+        return None;
+    }
+    let set = variables(settings, wire_of(url)).into_iter().find_map(|(name, value, _)| {
+        let value = value.as_deref().map(str::trim).filter(|value| !value.is_empty())?;
+        Some((name, value))
+    });
+    let (name, value) = set?;
+    Some(format!("the proxy {} ({name})", host_of(&proxy_url(name, value).ok()?)))
+}
+
+/// Whether `NO_PROXY` names the host or a domain above it, or may name a network that it is in.
+fn is_exempt(host: &str, no_proxy: &str) -> bool {
+    no_proxy.split(',').map(str::trim).filter(|entry| !entry.is_empty()).any(|entry| {
+        let domain = entry.trim_start_matches("*.").trim_start_matches('.');
+        entry == "*"
+            || entry.contains('/')
+            || host == domain
+            || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'))
+    })
 }
 
 #[cfg(test)]
@@ -407,6 +448,35 @@ mod tests {
         }
         check("127.0.0.1:5000/a", "http://127.0.0.1:5001/x", None);
         check("127.0.0.1:5000/a", "http://169.254.169.254/x", None);
+    }
+
+    #[test]
+    fn the_proxy_on_the_way_is_named_where_there_is_one() {
+        let mut settings = Settings::default();
+        settings.environment.https_proxy = Some("u:secret@proxy.example:3128".to_owned());
+        settings.environment.no_proxy = Some(".inside.example, h.example".to_owned());
+        let before = |url: &str| proxy_before(&settings, &Url::parse(url).unwrap());
+        let named = Some("the proxy proxy.example:3128 (HTTPS_PROXY)".to_owned());
+        assert_eq!(before("https://reg.example/v2/"), named);
+        for direct in
+            ["http://reg.example/", "https://a.inside.example/", "https://h.example/", "https://127.0.0.1/"]
+        {
+            assert_eq!(before(direct), None, "{direct}");
+        }
+    }
+
+    #[test]
+    fn a_variable_that_names_no_proxy_is_told() {
+        for (value, part) in [("garbage://p", "garbage"), (":::", "no proxy"), ("socks5://p:1080", "socks5")]
+        {
+            let mut settings = Settings::default();
+            settings.environment.all_proxy = Some(value.to_owned());
+            let problem = proxies(&settings, Wire::Tls).unwrap_err().to_string();
+            assert!(problem.starts_with("ALL_PROXY: ") && problem.contains(part), "{problem}");
+            // The scheme's own comes first, and the other is not used then.
+            settings.environment.https_proxy = Some("http://p:3128".to_owned());
+            assert_eq!(proxies(&settings, Wire::Tls).unwrap().len(), 1);
+        }
     }
 
     #[test]
