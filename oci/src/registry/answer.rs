@@ -168,6 +168,29 @@ pub(super) fn problem(error: &reqwest::Error, host: &str) -> Problem {
     Problem::Connection { host, what, transient }
 }
 
+/// Says what went wrong on the way to `host` through `proxy`: before there is a connection, it is the proxy's.
+pub(super) fn problem_behind(error: &reqwest::Error, host: &str, proxy: &str) -> Problem {
+    let by = format!("{proxy} on the way to {host}");
+    match problem(error, host) {
+        Problem::Connection { what, .. } if what.contains("proxy authorization required") => {
+            let what = "user and password wanted".to_owned();
+            Problem::Connection { host: by, what, transient: Transient::No }
+        }
+        Problem::Connection { what, .. } if what.contains("tunnel error") => {
+            let what = "no connection made".to_owned();
+            Problem::Connection { host: by, what, transient: Transient::Briefly }
+        }
+        Problem::Connection { what, transient, .. } if error.is_connect() => {
+            Problem::Connection { host: by, what, transient }
+        }
+        Problem::Timeout { what, .. } if error.is_connect() => Problem::Timeout { host: by, what },
+        Problem::Name { detail, transient, .. } => {
+            Problem::Name { host: proxy.to_owned(), detail, transient }
+        }
+        other => other,
+    }
+}
+
 fn unresolved(host: String, error: &reqwest::Error) -> Problem {
     match find::<hickory_resolver::net::NetError>(error) {
         Some(answer) if answer.is_no_records_found() || answer.is_nx_domain() => {

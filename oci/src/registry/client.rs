@@ -296,7 +296,13 @@ impl Client {
                 Ok(Ok(response)) => {
                     return Ok(Answer::new(response, url.clone(), timeouts, &self.settings().limits));
                 }
-                Ok(Err(error)) => return Err(answer::problem(&error, &host_of(url))),
+                Ok(Err(error)) => {
+                    let (host, settings) = (host_of(url), self.settings());
+                    return Err(match super::connections::proxy_before(settings, url) {
+                        Some(proxy) => answer::problem_behind(&error, &host, &proxy),
+                        None => answer::problem(&error, &host),
+                    });
+                }
                 Err(_) => watch.check(timeouts, meter, url)?,
             }
         }

@@ -140,7 +140,7 @@ impl Connections {
         if key.sharing == Sharing::Own {
             builder = builder.http1_only();
         }
-        let proxies = if key.way == Way::Proxied { proxies(settings)? } else { Vec::new() };
+        let proxies = if key.way == Way::Proxied { proxies(settings, key.wire)? } else { Vec::new() };
         let exempt = proxies.iter().filter_map(|(url, _)| Some(Authority::of(url)?.host)).collect();
         for (_, proxy) in proxies {
             builder = builder.proxy(proxy);

@@ -83,6 +83,9 @@ fn says(messages: &[Message], words: &[&str]) -> bool {
 /// Returns what the user can do, where that is known.
 fn hint(action: Action, problem: &Problem) -> Option<String> {
     match problem {
+        Problem::Connection { host, .. } if host.starts_with("the proxy ") => {
+            Some("is it right and running? NO_PROXY lists hosts that need none".to_owned())
+        }
         Problem::Connection { what, .. } if what.contains("refused") => {
             Some("is the registry running?".to_owned())
         }
