@@ -14,6 +14,7 @@
 use std::path::PathBuf;
 
 use oci::Digest;
+use oci::digest::Algorithm;
 use oci::reference::Reference;
 
 use crate::failure::{Class, Failure};
@@ -138,7 +139,13 @@ fn named(text: &str) -> Result<Location, Failure> {
 
 /// Splits `DIR[:TAG][@DIGEST]`. The path of a layout may hold colons where a slash follows them.
 fn version(text: &str) -> Result<(PathBuf, Version), String> {
-    let (text, digest) = match text.rsplit_once('@').filter(|(_, digest)| !digest.contains('/')) {
+    // A path may hold an '@' too, as Jenkins' second workspace of a job does.
+    let is_digest = |digest: &str| {
+        digest
+            .split_once(':')
+            .is_some_and(|(name, _)| Algorithm::ALL.iter().any(|known| known.name() == name))
+    };
+    let (text, digest) = match text.rsplit_once('@').filter(|(_, digest)| is_digest(digest)) {
         Some((text, digest)) => (text, Some(digest.parse().map_err(|error| format!("{error}"))?)),
         None => (text, None),
     };
@@ -174,6 +181,8 @@ mod tests {
         check("oci-layout:///abs/d:1", layout("/abs/d", Some("1")));
         check("oci-layout:d:1", layout("d", Some("1")));
         check("oci:1", Some(Location::Named("oci:1".to_owned())));
+        check("oci-layout:ws/job@2", layout("ws/job@2", None));
+        check("oci-layout:ws/job@2:1", layout("ws/job@2", Some("1")));
         check("oci-layout://d:h:5000/app:1", layout("d", Some("h:5000/app:1")));
         check("docker-archive:a.tar", Some(Location::DockerArchive("a.tar".into(), None)));
         let named = Some("h:5000/app:1".parse().unwrap());

@@ -84,6 +84,9 @@ fn an_image_of_another_tools_place_is_told_in_our_words() {
         scratch.xbuild(&["copy", place, "x"]).fails(2, &[part]);
         scratch.xbuild(&["copy", "x", place]).fails(2, &[part]);
     }
+    for place in ["oci-layout:x", "docker://h.io/x"] {
+        scratch.xbuild(&["tag", "x", place]).fails(2, &["it is a place", "xbuild copy"]);
+    }
     if have(&["skopeo"]) {
         // What is advised works.
         let context = scratch.context("c", &[("Dockerfile", "FROM scratch\nCOPY f /\n"), ("f", "x")]);
@@ -146,4 +149,23 @@ fn a_file_without_a_certificate_is_told_before_anything_is_built() {
     let run = scratch.build(&context, &["-t", "h.example/a", "--push", "--registry-ca", &flag]);
     let run = run.fails(2, &["--registry-ca", "ca.pem", "BEGIN CERTIFICATE"]);
     assert!(!run.stderr.contains("repeats"), "{}", run.stderr);
+}
+
+#[test]
+fn a_proxy_that_stands_in_the_way_is_named() {
+    let scratch = Scratch::new();
+    let pull = |variable: &str, value: &str| {
+        let mut command = scratch.command(&["pull", "reg.example/x"]);
+        crate::login::isolate(&mut command, scratch.path());
+        crate::harness::finish(command.env(variable, value))
+    };
+    let nobody = format!("127.0.0.1:{}", crate::harness::free_port());
+    let named = format!("connection refused by the proxy {nobody} (HTTPS_PROXY) on the way to reg.example");
+    pull("HTTPS_PROXY", &nobody).fails(4, &[&named, "NO_PROXY"]);
+    // No proxy, but whatever answers 200 to CONNECT and then speaks no TLS, or refuses.
+    let page = portal("Content-Length: 38\r\n");
+    pull("ALL_PROXY", &format!("http://u:s3cret@{page}")).fails(4, &["reg.example"]);
+    for (variable, value) in [("ALL_PROXY", "socks5://p:1080"), ("HTTPS_PROXY", ":::")] {
+        pull(variable, value).fails(2, &[variable, "mend it"]);
+    }
 }
