@@ -36,6 +36,8 @@ struct Inner {
     schemes: Schemes,
     /// Mirrors that nobody answers at, which are not asked again.
     absent: Mutex<BTreeSet<Authority>>,
+    /// Hosts that have answered.
+    reached: Mutex<BTreeSet<String>>,
     /// Blobs that are pulled at once; documents need no slot.
     slots: tokio::sync::Semaphore,
 }
@@ -105,6 +107,7 @@ impl Client {
             announced: Mutex::default(),
             schemes: Schemes::default(),
             absent: Mutex::default(),
+            reached: Mutex::default(),
         }))
     }
 
@@ -129,6 +132,11 @@ impl Client {
     /// Whether a mirror is not to be asked any more.
     pub(super) fn is_absent(&self, mirror: &Endpoint) -> bool {
         self.0.absent.lock().unwrap_or_else(PoisonError::into_inner).contains(&mirror.authority)
+    }
+
+    /// Whether `host` has ever answered.
+    fn has_reached(&self, host: &str) -> bool {
+        self.0.reached.lock().unwrap_or_else(PoisonError::into_inner).contains(host)
     }
 
     pub(super) fn schemes(&self) -> &Schemes {
@@ -207,6 +215,7 @@ impl Client {
                 false => None,
             };
             let answer = self.exchange_at(endpoint, request, &url, authorization.clone()).await?;
+            self.0.reached.lock().unwrap_or_else(PoisonError::into_inner).insert(host_of(&url));
             match answer.status() {
                 StatusCode::UNAUTHORIZED if is_own(endpoint, &url) && challenges < MAX_CHALLENGES => {
                     challenges += 1;
@@ -399,6 +408,8 @@ impl Retrier {
         self.failures += 1;
         let attempts = match transience(&problem) {
             Transient::Yes => policy.attempts,
+            // What has answered is being restarted; what has not may be a wrong name.
+            Transient::Briefly if self.client.has_reached(&self.host) => policy.attempts,
             Transient::Briefly => policy.attempts.min(3),
             Transient::No => return Err(problem),
         };
