@@ -190,3 +190,19 @@ async fn reg_14_connections_that_are_reset_are_made_again() {
     let waits = events.lock().unwrap().iter().filter(|event| matches!(event, Event::Waiting { .. })).count();
     assert!((1..=3).contains(&waits), "{waits}");
 }
+
+#[tokio::test]
+async fn reg_14_a_registry_that_is_restarted_is_waited_for_longer_than_one_that_never_answered() {
+    let server = Server::start(|_| Reply::new(404).header("Connection", "close"));
+    let (address, reference) = (server.address, server.reference("a/b:1"));
+    let (known, _) = client(settings());
+    assert_eq!(known.digest(&reference).await.unwrap(), None);
+    drop(server);
+    while TcpStream::connect(address).is_ok() {
+        tokio::task::yield_now().await;
+    }
+    for (client, attempts) in [(known, "(6 attempts)"), (client(settings()).0, "(3 attempts)")] {
+        let error = client.digest(&reference).await.unwrap_err();
+        assert!(error.to_string().contains(attempts), "{error}");
+    }
+}
