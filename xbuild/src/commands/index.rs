@@ -20,7 +20,7 @@ use super::send::{self, There};
 use super::{places, print};
 use crate::args::IndexCreateArgs;
 use crate::failure::{Class, Failure};
-use crate::images::{Absent, Places, Source, gather};
+use crate::images::{self, Absent, Places, Source, gather};
 use crate::location::Location;
 use crate::options::{Annotation, Place, annotation, usage};
 
@@ -111,7 +111,7 @@ impl Request {
         let there = matches!(self.base, Some(Location::Registry(_)));
         let rest = &self.names[usize::from(there)..];
         if self.push && !rest.is_empty() {
-            let content = send::content(store, &descriptor)?;
+            let content = images::stored(places, &descriptor).await?;
             send::send(store, places.registries(), &content, rest, &There::new()).await?;
         }
         Ok(index.digest.to_string())

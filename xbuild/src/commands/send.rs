@@ -1,81 +1,20 @@
-//! Sending an image of the store to registries under several names: what goes along as data, the doing, and what a
-//! failure tells. Builds nothing and reads no other place than the store.
+//! Sending an image of the store to registries under several names, and what a failure tells. Reads no image;
+//! `images` says what goes along.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
-use oci::document::{self, Descriptor, Root};
 use oci::reference::Reference;
-use oci::registry::{BlobSource, PushBlob, PushDocument, PushImage, Pushed, plan_push};
+use oci::registry::{PushImage, Pushed, plan_push};
 use oci::{Digest, Store};
 
 use crate::bases;
 use crate::failure::{Class, Failure};
+use crate::images::check_digest;
 use crate::worker::registries::Registries;
 
 /// Blobs that are known to be in repositories, by [`Reference::place`].
 pub type There = BTreeMap<String, BTreeSet<Digest>>;
-
-/// Returns all that makes the image of `root`: of an index, what its manifests name too.
-///
-/// # Errors
-/// Store failures.
-pub fn content(store: &Store, root: &Descriptor) -> Result<PushImage, Failure> {
-    let mut content = PushImage::default();
-    add(store, root, 0, &mut content)?;
-    Ok(content)
-}
-
-/// Adds a document after all that it names.
-fn add(store: &Store, descriptor: &Descriptor, depth: usize, content: &mut PushImage) -> Result<(), Failure> {
-    let root = store.layout().read_root(descriptor)?;
-    match &root {
-        Root::Manifest(manifest) => {
-            for descriptor in manifest.parsed.layers().iter().chain([manifest.parsed.config()]) {
-                content.blobs.push(blob(store, descriptor)?);
-            }
-        }
-        Root::Index(_) if depth >= document::INDEX_DEPTH => {
-            let origin = descriptor.digest().to_string();
-            return Err(oci::Error::document(origin, document::DocumentError::TooDeep).into());
-        }
-        Root::Index(index) => {
-            let mut children = index.parsed.manifests().iter();
-            children.try_for_each(|child| add(store, child, depth + 1, content))?;
-        }
-    }
-    if content.documents.iter().all(|document| document.digest != root.digest()) {
-        content.documents.push(PushDocument {
-            raw: root.raw().clone(),
-            digest: root.digest(),
-            media_type: root.media_type().to_owned(),
-            tags: Vec::new(),
-        });
-    }
-    Ok(())
-}
-
-/// Returns a blob with where its bytes are: in the store, else where it was pulled from.
-///
-/// # Errors
-/// A store failure where it is nowhere.
-pub fn blob(store: &Store, descriptor: &Descriptor) -> Result<PushBlob, Failure> {
-    let digest = document::digest_of(descriptor).map_err(oci::Error::from)?;
-    let place = bases::place(store, &digest);
-    let source = if store.layout().has(&digest)? {
-        BlobSource::File(store.layout().blob_path(&digest))
-    } else {
-        let missing = || oci::Error::MissingBlob { digest, layout: store.layout().root().to_owned() };
-        BlobSource::Remote(place.clone().ok_or_else(missing)?)
-    };
-    Ok(PushBlob {
-        digest,
-        size: descriptor.size(),
-        media_type: descriptor.media_type().to_string(),
-        source,
-        found_in: place.into_iter().collect(),
-    })
-}
 
 /// A repository and the tags that the image gets in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,17 +99,11 @@ pub async fn send(
 
 /// Refuses names that say which image they mean, and mean another.
 fn check_digests(image: &PushImage, names: &[Reference]) -> Result<(), Failure> {
-    let root = image.documents.last().map(|root| root.digest);
-    match names.iter().find(|name| name.digest.is_some() && name.digest != root) {
+    let Some(root) = image.documents.last() else { return Ok(()) };
+    names.iter().try_for_each(|name| match name.digest {
+        Some(digest) => check_digest(&name.to_string(), digest, root.digest),
         None => Ok(()),
-        Some(name) => {
-            let why = format!("the image is {}", root.map(|root| root.to_string()).unwrap_or_default());
-            Err(Failure::new(
-                Class::Usage,
-                &["unusable target", &name.to_string(), &why, "leave the digest out"],
-            ))
-        }
-    }
+    })
 }
 
 /// Adds to the failures of a push that the image is kept, and what repeats the push.

@@ -85,7 +85,7 @@ pub fn push(args: &PushArgs, root: PathBuf) -> Result<(), Failure> {
 /// Pushes an image of the store.
 async fn stored(places: &Places, image: &str, name: Reference) -> Result<(), Failure> {
     let store = places.store()?;
-    let content = send::content(store, &image::find(store.layout(), image)?)?;
+    let content = images::stored(places, &image::find(store.layout(), image)?).await?;
     let pushed = send::send(store, places.registries(), &content, &[name], &There::new()).await?;
     pushed.iter().try_for_each(|pushed| print(&format!("{}\n", pushed.digest)))
 }

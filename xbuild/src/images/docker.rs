@@ -15,7 +15,7 @@ use oci::{Digest, media_type};
 use serde::Deserialize;
 
 use super::archive::{Archive, Extent};
-use super::source::Files;
+use super::place::Files;
 use crate::failure::{Class, Failure, chain};
 
 /// The member that lists the images.

@@ -11,7 +11,8 @@ use oci::store::Store;
 
 use super::archive::Extent;
 use super::contents::Contents;
-use super::source::{Blob, Place, Source};
+use super::place::{Blob, Place};
+use super::source::Source;
 use crate::bases;
 use crate::failure::{Class, Failure};
 

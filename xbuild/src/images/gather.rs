@@ -8,7 +8,8 @@ use super::Places;
 use super::contents::Contents;
 use super::fill::{bring, put_documents, remember};
 use super::pack;
-use super::source::{Blob, Source};
+use super::place::Blob;
+use super::source::Source;
 use crate::failure::Failure;
 
 /// Brings them, under `lease`.

@@ -1,10 +1,10 @@
 //! Images in every place that one can be in: opened as a source, written to a target.
 //!
 //! In reading order: `archive` (tar files by offset), `docker` (what `docker save` writes), `choose` (one of a layout's
-//! images), `source` (an opened image: documents by digest, blobs wherever they are), `contents` (all that an image
-//! consists of), `pack` (uncompressed layers to gzip), `fill` (blobs into a layout), `target` (store, layout, archives),
-//! `push` (registries), `gather` (what an index needs in the store). Whatever is read is verified on the way; documents
-//! travel as the bytes they are, so a copy has its original's digest.
+//! images), `place` (where the bytes of blobs are), `source` (an opened image: documents by digest, blobs wherever they
+//! are), `contents` (all that an image consists of), `pack` (uncompressed layers to gzip), `fill` (blobs into a layout),
+//! `target` (store, layout, archives), `push` (registries), `gather` (what an index needs in the store). Whatever is
+//! read is verified on the way; documents travel as the bytes they are, so a copy has its original's digest.
 
 mod archive;
 mod choose;
@@ -13,6 +13,7 @@ mod docker;
 mod fill;
 mod gather;
 mod pack;
+mod place;
 mod push;
 mod source;
 mod target;
@@ -27,8 +28,9 @@ use oci::registry::Client;
 use oci::store::{Staging, Store};
 
 pub use gather::gather;
+pub use push::stored;
 pub use source::{Absent, Source, archived};
-pub use target::{abandon, into_store, shown, standard_output, write};
+pub use target::{abandon, check_digest, into_store, shown, standard_output, write};
 
 use crate::failure::Failure;
 use crate::image::{self, StoredImage};

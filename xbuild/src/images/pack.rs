@@ -14,7 +14,8 @@ use oci::{DiffId, Digest};
 
 use super::Places;
 use super::archive::Extent;
-use super::source::{Files, Place, Source};
+use super::place::{Files, Place};
+use super::source::Source;
 use crate::failure::{Class, Failure, io_class};
 
 /// Most bytes that a layer may unpack to, as for layers of a base.

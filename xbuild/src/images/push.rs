@@ -1,6 +1,6 @@
 //! An image into a repository of a registry: blobs stay where they are until the registry has no other way to them.
 
-use oci::document;
+use oci::document::{self, Descriptor};
 use oci::reference::Reference;
 use oci::registry::{Problem, PushBlob, PushDocument, PushImage, Pushed, plan_push};
 
@@ -14,7 +14,7 @@ use crate::failure::{Class, Failure};
 ///
 /// # Errors
 /// Where a blob is nowhere to be had.
-pub fn described(source: &Source, contents: &Contents, tags: &[String]) -> Result<PushImage, Failure> {
+fn described(source: &Source, contents: &Contents, tags: &[String]) -> Result<PushImage, Failure> {
     let mut image = PushImage::default();
     for (digest, descriptor) in &contents.blobs {
         image.blobs.push(PushBlob {
@@ -37,15 +37,20 @@ pub fn described(source: &Source, contents: &Contents, tags: &[String]) -> Resul
     Ok(image)
 }
 
-/// Sends all of `source` to the repository of `names`, under the tag of each.
+/// Describes the image of the store that `root` stands for, for pushes that say its tags.
 ///
 /// # Errors
-/// Push failures, and source failures of what cannot be read.
-pub async fn push(places: &Places, source: &Source, names: &[Reference]) -> Result<Pushed, Failure> {
+/// Where a document or a blob is nowhere to be had.
+pub async fn stored(places: &Places, root: &Descriptor) -> Result<PushImage, Failure> {
+    let source = Source::stored(places, root)?;
+    described(&source, &Contents::of(&source).await?, &[])
+}
+
+/// Sends all of `source` to the repository of `name`, under its tag.
+async fn push(places: &Places, source: &Source, name: &Reference) -> Result<Pushed, Failure> {
     let contents = Contents::of(source).await?;
-    let tags: Vec<String> = names.iter().filter_map(|name| name.tag.clone()).collect();
-    let image = described(source, &contents, &tags)?;
-    let plan = plan_push(&names[0], &image);
+    let tags: Vec<String> = name.tag.iter().cloned().collect();
+    let plan = plan_push(name, &described(source, &contents, &tags)?);
     places.client()?.push(&plan).await.map_err(|error| match &*error.problem {
         // Not the registry's turn: what was to be sent is not what it should be.
         Problem::Source { .. } => Failure { class: Class::Source, ..error.into() },
@@ -59,6 +64,6 @@ pub(super) async fn copy(places: &Places, source: &Source, name: &Reference) -> 
         check_digest(&name.to_string(), digest, source.root.digest())?;
     }
     let name = name.clone().with_default_tag();
-    let pushed = push(places, source, std::slice::from_ref(&name)).await?;
+    let pushed = push(places, source, &name).await?;
     Ok(Written { digest: pushed.digest, names: vec![format!("docker://{name}")] })
 }

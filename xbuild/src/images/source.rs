@@ -4,21 +4,20 @@
 //! Docker archives, whose digest stands nowhere).
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use oci::document::{self, Config, DOCUMENT_LIMIT, Descriptor, DocumentError, INDEX_DEPTH, Manifest, Root};
-use oci::layout::{Layout, VerifiedReader};
+use oci::layout::Layout;
 use oci::reference::Reference;
-use oci::registry::{BlobSource, Client};
-use oci::store::Store;
+use oci::registry::Client;
 use oci::{Digest, Platform, media_type};
 
 use super::archive::{Archive, Extent};
 use super::choose::{choose, names};
 use super::contents::Contents;
+use super::place::{Blob, Files, Place, damaged};
 use super::{Places, docker};
 use crate::bases;
 use crate::failure::{Class, Failure, chain};
@@ -48,69 +47,6 @@ pub struct Source {
     registries: Arc<Registries>,
     /// Small blobs that a registry has sent, so that it is not asked for them again.
     fetched: Mutex<BTreeMap<Digest, Bytes>>,
-}
-
-/// Where documents and blobs are.
-pub(super) enum Place {
-    /// The store; what it lacks, where it is noted to be.
-    Store(Arc<Store>),
-    /// A layout directory that others may have written.
-    Layout(Layout),
-    /// An archive.
-    Files(Files),
-    /// A repository.
-    Registry(Reference),
-}
-
-/// Documents and blobs of an archive.
-#[derive(Debug, Default)]
-pub(super) struct Files {
-    /// Documents that are in no file.
-    pub(super) documents: BTreeMap<Digest, Bytes>,
-    /// Where the others are.
-    pub(super) blobs: BTreeMap<Digest, Extent>,
-}
-
-/// Where the bytes of one blob are.
-#[derive(Debug)]
-pub(super) enum Blob {
-    /// In memory.
-    Bytes(Bytes),
-    /// In a file of the store.
-    Kept(Extent),
-    /// In a file that others may have written.
-    Foreign(Extent),
-    /// In a repository.
-    Remote(Reference),
-}
-
-impl Files {
-    /// Reads the manifest or index that `descriptor` stands for, verified; `None` where it is not there.
-    pub(super) fn document(&self, descriptor: &Descriptor) -> Result<Option<Root>, Failure> {
-        let Some(raw) = self.bytes(descriptor)? else { return Ok(None) };
-        let digest = document::digest_of(descriptor).map_err(oci::Error::from)?;
-        let root = Root::parse(raw, Some(descriptor.media_type().as_ref()));
-        let root = root.map_err(|source| oci::Error::document(format!("read {digest}"), source))?;
-        Ok(Some(root.digested_by(digest.algorithm())))
-    }
-
-    /// Reads a small blob, verified; `None` where it is not there.
-    fn bytes(&self, descriptor: &Descriptor) -> Result<Option<Bytes>, Failure> {
-        let (digest, size) = (document::digest_of(descriptor).map_err(oci::Error::from)?, descriptor.size());
-        if let Some(bytes) = self.documents.get(&digest) {
-            return Ok(Some(bytes.clone()));
-        }
-        let Some(extent) = self.blobs.get(&digest) else { return Ok(None) };
-        if size > DOCUMENT_LIMIT {
-            return Err(oci::Error::BlobTooLarge { digest, size, limit: DOCUMENT_LIMIT }.into());
-        }
-        let mut bytes = Vec::new();
-        let read = extent
-            .open()
-            .and_then(|reader| VerifiedReader::new(reader, digest, size).read_to_end(&mut bytes));
-        read.map_err(|error| damaged(&extent.path.display().to_string(), &digest, &error.to_string()))?;
-        Ok(Some(bytes.into()))
-    }
 }
 
 impl Source {
@@ -145,19 +81,12 @@ impl Source {
     }
 
     async fn named(places: &Places, name: &str, absent: Absent) -> Result<Self, Failure> {
-        let store = places.store()?;
-        let layout = store.layout();
+        let layout = places.store()?.layout();
         match image::find(layout, name) {
             Ok(descriptor) => {
                 let tagged = layout.resolve(name)?.and_then(|_| name.parse::<Reference>().ok());
-                Ok(Self {
-                    shown: name.to_owned(),
-                    names: tagged.into_iter().map(Reference::with_default_tag).collect(),
-                    root: layout.read_root(&descriptor)?,
-                    place: Place::Store(Arc::clone(store)),
-                    registries: Arc::clone(&places.registries),
-                    fetched: Mutex::default(),
-                })
+                let names = tagged.into_iter().map(Reference::with_default_tag).collect();
+                Ok(Self { shown: name.to_owned(), names, ..Self::stored(places, &descriptor)? })
             }
             Err(failure) => match (absent, name.parse()) {
                 (Absent::AskRegistry, Ok(reference)) if failure.class == Class::Source => {
@@ -166,6 +95,19 @@ impl Source {
                 (Absent::AskRegistry | Absent::Refuse, _) => Err(failure),
             },
         }
+    }
+
+    /// Opens the image of the store that a descriptor stands for.
+    pub(super) fn stored(places: &Places, root: &Descriptor) -> Result<Self, Failure> {
+        let store = places.store()?;
+        Ok(Self {
+            shown: root.digest().to_string(),
+            names: Vec::new(),
+            root: store.layout().read_root(root)?,
+            place: Place::Store(Arc::clone(store)),
+            registries: Arc::clone(&places.registries),
+            fetched: Mutex::default(),
+        })
     }
 
     async fn registry(places: &Places, reference: &Reference) -> Result<Self, Failure> {
@@ -422,18 +364,6 @@ impl Source {
     }
 }
 
-impl Blob {
-    /// Returns the blob as a push takes it. What others wrote is verified while it is sent.
-    pub(super) fn into_source(self) -> BlobSource {
-        match self {
-            Self::Bytes(bytes) => BlobSource::Bytes(bytes),
-            Self::Kept(extent) => BlobSource::File(extent.path),
-            Self::Foreign(extent) => BlobSource::Part { path: extent.path, offset: extent.offset },
-            Self::Remote(reference) => BlobSource::Remote(reference),
-        }
-    }
-}
-
 /// Opens every image of an archive, whichever of the forms it has.
 ///
 /// # Errors
@@ -489,10 +419,4 @@ fn foreign(error: oci::Error) -> Failure {
 fn missing(shown: &str, digest: &str) -> Failure {
     let why = format!("blob {digest} is missing");
     Failure::new(Class::Source, &["incomplete image", shown, &why])
-}
-
-fn damaged(shown: &str, digest: &Digest, why: &str) -> Failure {
-    let what = format!("blob {digest} is damaged");
-    let why = why.strip_prefix(&format!("{what}: ")).unwrap_or(why);
-    Failure::new(Class::Source, &[&what, shown, why])
 }

@@ -18,7 +18,8 @@ use oci::{Digest, Platform};
 
 use super::contents::{Contents, platforms};
 use super::fill::{fill, missing, remember, transfer, verified_copy};
-use super::source::{Blob, Source};
+use super::place::Blob;
+use super::source::Source;
 use super::{Places, pack, push};
 use crate::failure::{Class, Failure, io_class};
 use crate::location::{Location, Version};

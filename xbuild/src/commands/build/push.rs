@@ -28,6 +28,7 @@ use super::Session;
 use crate::bases;
 use crate::commands::send::{self, Repository, There, by_registry};
 use crate::failure::{Class, Failure};
+use crate::images::{self, Places};
 use crate::worker::BuildWorker;
 use crate::worker::layer::{Blob, Layer};
 use crate::worker::registries::Registries;
@@ -195,12 +196,13 @@ pub async fn denied(ahead: Option<&Ahead>) -> Failure {
 /// Push failures, which name the command that repeats only the push.
 pub async fn finish(
     session: &Session,
-    registries: &Registries,
+    registries: &Arc<Registries>,
     root: &Descriptor,
     ahead: Ahead,
 ) -> Result<(), Failure> {
     let there = ahead.finish().await;
-    let image = send::content(&session.store, root)?;
+    let places = Places::of_store(Arc::clone(&session.store), Arc::clone(registries));
+    let image = images::stored(&places, root).await?;
     let digest = document::digest_of(root).map_err(oci::Error::from)?;
     // A name without a tag is one that gets none: the digest stands in its place.
     let named = |name: Reference| if name.tag.is_some() { name } else { name.with_digest(digest) };

@@ -15,9 +15,8 @@ use oci::store::Lease;
 
 use super::merge::{self, Entry};
 use super::{Request, entries};
-use crate::commands::send;
 use crate::failure::{Class, Failure};
-use crate::images::Places;
+use crate::images::{self, Places};
 use crate::location::Location;
 
 /// How often the index is made anew because somebody else changed the tag.
@@ -38,7 +37,7 @@ pub async fn to_registry(
     given: &[Entry],
 ) -> Result<Index, Failure> {
     let client = places.client()?;
-    client.push(&plan_push(name, &images(places, given)?)).await?;
+    client.push(&plan_push(name, &content(places, given).await?)).await?;
     for attempt in 0..ATTEMPTS {
         let begun = Instant::now();
         let (mut all, kept) = base(places, lease, name).await?;
@@ -61,10 +60,10 @@ pub async fn to_registry(
 }
 
 /// The manifests of the entries with their blobs, without an index or a tag.
-fn images(places: &Places, given: &[Entry]) -> Result<PushImage, Failure> {
+async fn content(places: &Places, given: &[Entry]) -> Result<PushImage, Failure> {
     let mut all = PushImage::default();
     for entry in given {
-        let image = send::content(places.store()?, &entry.descriptor)?;
+        let image = images::stored(places, &entry.descriptor).await?;
         all.blobs.extend(image.blobs);
         all.documents.extend(image.documents);
     }
