@@ -41,6 +41,8 @@ pub(super) struct RangeStream {
     answer: Option<Answer>,
     sharing: Sharing,
     retrier: Retrier,
+    /// Failures of the present source since it last sent something worth it.
+    broken: u32,
 }
 
 /// What a server has made of the last request.
@@ -56,6 +58,9 @@ enum Answered {
 /// us forever.
 const PROGRESS: u64 = 64 * 1024;
 
+/// Failures after which a mirror is not tried again: the next source need not wait for six.
+const MIRROR_RETRIES: u32 = 1;
+
 impl Client {
     /// Prepares to read the bytes `range` of a blob. Nothing is sent yet.
     pub(super) fn range_stream(
@@ -67,9 +72,9 @@ impl Client {
         sharing: Sharing,
     ) -> Result<RangeStream, Problem> {
         let (origin, mirrors) = sources(self, reference)?;
-        let retrier = self.retrier(&origin.base, &format!("layer {digest}"));
         let mut sources = mirrors;
         sources.push(origin);
+        let retrier = self.retrier(&sources[0].base, &format!("layer {digest}"));
         Ok(RangeStream {
             client: self.clone(),
             reference: reference.clone(),
@@ -85,6 +90,7 @@ impl Client {
             answer: None,
             sharing,
             retrier,
+            broken: 0,
         })
     }
 }
@@ -202,16 +208,27 @@ impl RangeStream {
         self.answer = None;
         if self.offset >= self.settled + PROGRESS {
             self.retrier.reset();
+            self.broken = 0;
         }
         self.settled = self.offset;
-        match self.retrier.pause(problem).await {
+        self.broken += 1;
+        let waited = match self.sources.len() > 1 && self.broken > MIRROR_RETRIES {
+            true => Err(problem),
+            false => self.retrier.pause(problem).await,
+        };
+        match waited {
             Ok(()) => Ok(()),
             // What a mirror sent so far is kept, so the next source continues where it stopped. Wrong bytes cannot
             // be taken back.
             Err(problem) if self.sources.len() > 1 => {
                 let mirror = self.sources.remove(0);
                 self.client.tell_mirror_failed(&mirror, &problem);
-                self.retrier.reset();
+                if is_break(&problem) {
+                    // Other blobs would break as well, each after its own attempts.
+                    self.client.is_absent_from_now(&mirror);
+                }
+                self.retrier = self.client.retrier(&self.sources[0].base, &self.what());
+                self.broken = 0;
                 Ok(())
             }
             Err(problem) => Err(problem),
@@ -289,6 +306,28 @@ impl RangeStream {
 
     fn too_large(&self, answer: &Answer, limit: u64) -> Problem {
         Problem::TooLarge { host: answer.host(), what: self.what(), limit }
+    }
+}
+
+/// Whether connections break or stand still, rather than a blob not being there.
+fn is_break(problem: &Problem) -> bool {
+    match problem {
+        Problem::Exhausted { last, .. } => is_break(last),
+        Problem::Truncated { .. } | Problem::Timeout { .. } | Problem::Connection { .. } => true,
+        Problem::Name { .. }
+        | Problem::Tls { .. }
+        | Problem::Status { .. }
+        | Problem::Refused(_)
+        | Problem::ManifestUnknown { .. }
+        | Problem::Unauthorized { .. }
+        | Problem::Document { .. }
+        | Problem::Digest { .. }
+        | Problem::TooLarge { .. }
+        | Problem::Malformed { .. }
+        | Problem::WebPage { .. }
+        | Problem::File { .. }
+        | Problem::Sink { .. }
+        | Problem::Source { .. } => false,
     }
 }
 

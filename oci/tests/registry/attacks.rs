@@ -463,3 +463,26 @@ async fn reg_10_mirrors_that_send_wrong_bytes_are_left() {
         assert_eq!(read_blob(&client, &reference, &content).await.unwrap(), content);
     }
 }
+
+#[tokio::test]
+async fn reg_10_a_mirror_that_breaks_every_body_is_left_soon_and_for_good() {
+    let content = noise(13, 300_000);
+    let (cut, whole) = (content.clone(), content.clone());
+    let mirror = Server::start(move |_| Reply::new(200).body(cut.clone()).cut(1000));
+    let registry = Server::start(move |_| Reply::new(200).body(whole.clone()));
+    let mut with_mirror = settings();
+    let own = with_mirror.registries.entry(registry.address.to_string()).or_default();
+    own.mirrors = vec![mirror.address.to_string()];
+    let (client, events) = client(with_mirror);
+    let reference = registry.reference("team/app");
+    for _ in 0..3 {
+        assert_eq!(read_blob(&client, &reference, &content).await.unwrap(), content);
+    }
+    assert_eq!(mirror.requests().len(), 2, "one attempt and another");
+    let events = events.lock().unwrap();
+    let waits = events.iter().filter_map(|event| match event {
+        Event::Waiting { host, .. } => Some(host.clone()),
+        _ => None,
+    });
+    assert_eq!(waits.collect::<Vec<_>>(), [mirror.address.to_string()], "who is tried again is named");
+}
