@@ -126,11 +126,7 @@ pub(super) fn mount(
     })
 }
 
-fn mount_lowest(
-    paths: &[&PathBuf],
-    empty: BorrowedFd<'_>,
-    class: XattrClass,
-) -> Result<OwnedFd, CallError> {
+fn mount_lowest(paths: &[&PathBuf], empty: BorrowedFd<'_>, class: XattrClass) -> Result<OwnedFd, CallError> {
     if paths.len() > MOST_LOWERS {
         let (all, most) = (paths.len() + MOST_LOWERS - 1, 2 * MOST_LOWERS - 1);
         return Err(failed(format!("overlay of {all} layers, where the kernel takes {most}"))(Errno::TOOBIG));
