@@ -5,6 +5,7 @@ mod arriving;
 mod cache;
 mod config;
 mod copy;
+mod copy_failures;
 mod demo;
 mod dockerfiles;
 mod emulation;

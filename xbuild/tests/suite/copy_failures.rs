@@ -1,0 +1,154 @@
+//! Copies that fail: damaged blobs, interrupts, full disks, hostile layouts. A target is as it was before.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::copy::{KINDS, Kind, app, json, place};
+use crate::harness::{Registry, Run, Scratch, finish, tool};
+use crate::proxy::{Proxy, Rule};
+
+/// Flips a byte in the middle of the largest blob of a layout; returns its digest.
+fn damage(layout: &Path) -> String {
+    let blobs = std::fs::read_dir(layout.join("blobs/sha256")).unwrap().map(|blob| blob.unwrap().path());
+    let largest = blobs.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let mut bytes = std::fs::read(&largest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&largest, bytes).unwrap();
+    format!("sha256:{}", largest.file_name().unwrap().to_str().unwrap())
+}
+
+/// A large image in a layout of its own.
+fn large(scratch: &Scratch) -> PathBuf {
+    let context = scratch.context("large", &[("Dockerfile", "FROM scratch\nCOPY noise /\n")]);
+    let mut noise = vec![0; 3 << 20];
+    let mut random = std::fs::File::open("/dev/urandom").unwrap();
+    std::io::Read::read_exact(&mut random, &mut noise).unwrap();
+    std::fs::write(context.join("noise"), noise).unwrap();
+    scratch.digest(&context, &["-t", "large:1"]);
+    let layout = scratch.path().join("large-layout");
+    scratch.xbuild(&["copy", "large:1", &format!("oci-layout://{}", layout.display())]).ok();
+    layout
+}
+
+#[test]
+fn img_01_a_damaged_blob_is_named_and_nothing_is_half_written() {
+    let Some(registry) = Registry::start() else { return };
+    let builder = Scratch::new();
+    let layout = large(&builder);
+    let digest = damage(&layout);
+    let source = format!("oci-layout://{}", layout.display());
+    let archive = builder.path().join("damaged.oci");
+    let pack = ["-C", layout.to_str().unwrap(), "-cf", archive.to_str().unwrap(), "."];
+    tool("tar", &pack);
+    for source in [source, format!("oci-archive:{}", archive.display())] {
+        for kind in KINDS {
+            let scratch = Scratch::new();
+            let target = place(kind, &scratch, &registry.host, "target");
+            let run = scratch.xbuild(&["copy", &source, &target.ours]);
+            run.fails(4, &[&format!("blob {digest} is damaged")]);
+            let left: Vec<_> =
+                std::fs::read_dir(scratch.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            assert!(left.iter().all(|name| name == "store"), "{kind:?} left {left:?}");
+            scratch.xbuild(&["inspect", &target.ours]).fails(4, &[]);
+        }
+    }
+    // What was there stays.
+    let scratch = Scratch::new();
+    let before = app(&scratch);
+    let target = place(Kind::Layout, &scratch, "", "kept");
+    scratch.xbuild(&["copy", "app:1", &target.ours]).ok();
+    scratch
+        .xbuild(&["copy", &format!("oci-layout://{}", layout.display()), &target.ours])
+        .fails(4, &[&digest]);
+    assert_eq!(json(&scratch.xbuild(&["inspect", &target.ours]).ok().stdout)["digest"], before.as_str());
+}
+
+#[test]
+fn an_interrupted_copy_leaves_nothing() {
+    let Some(registry) = Registry::start() else { return };
+    let scratch = Scratch::new();
+    app(&scratch);
+    scratch.xbuild(&["push", "app:1", &format!("{}/x:1", registry.host)]).ok();
+    let proxy = Proxy::with(&registry.host, |exchange, _| match exchange.is_blob() {
+        true => Rule::Hold,
+        false => Rule::Pass,
+    });
+    for (scheme, name) in [("oci-layout://", "l"), ("oci-archive:", "a.tar")] {
+        let directory = scratch.path().join(format!("out-{name}"));
+        std::fs::create_dir(&directory).unwrap();
+        let target = format!("{scheme}{}", directory.join(name).display());
+        let source = format!("docker://{}/x:1", proxy.host);
+        let mut command = scratch.command(&["copy", &source, &target]);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let end = Instant::now() + Duration::from_secs(20);
+        while std::fs::read_dir(&directory).unwrap().next().is_none() {
+            assert!(Instant::now() < end, "the copy does not begin");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        tool("kill", &["-INT", &child.id().to_string()]);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{output:?}");
+        let left: Vec<_> = std::fs::read_dir(&directory).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+#[test]
+fn a_full_disk_is_the_targets_and_named() {
+    let scratch = Scratch::new();
+    large(&scratch);
+    let small = scratch.path().join("small");
+    std::fs::create_dir(&small).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&small).status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        crate::skip("mounting a tmpfs is not allowed");
+        return;
+    }
+    let targets = ["oci-layout://", "oci-archive:", "docker-archive:"];
+    let runs: Vec<(String, Run)> = targets
+        .iter()
+        .map(|scheme| {
+            let target = format!("{scheme}{}", small.join("out").display());
+            let run = scratch.xbuild(&["copy", "large:1", &target]);
+            (target, run)
+        })
+        .collect();
+    let left = std::fs::read_dir(&small).unwrap().count();
+    let unmounted = Command::new("umount").arg(&small).status();
+    for (target, run) in runs {
+        run.fails(7, &[&target, "no space left there"]);
+    }
+    assert_eq!(left, 0, "half of an image was left");
+    assert!(unmounted.is_ok_and(|status| status.success()));
+}
+
+#[test]
+fn img_11_a_hostile_layout_leads_nowhere() {
+    let scratch = Scratch::new();
+    let layout = large(&scratch);
+    let blobs = layout.join("blobs/sha256");
+    let secret = scratch.path().join("secret");
+    std::fs::write(&secret, "x").unwrap();
+    let largest = std::fs::read_dir(&blobs).unwrap().map(|blob| blob.unwrap().path());
+    let largest = largest.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let kept = scratch.path().join("kept");
+    std::fs::rename(&largest, &kept).unwrap();
+    let source = format!("oci-layout://{}", layout.display());
+    let target = format!("oci-archive:{}", scratch.path().join("out").display());
+    let refused = |what: &str| {
+        let run = finish(&mut scratch.command(&["copy", &source, &target]));
+        assert_eq!(run.code, 4, "{what}: {run:?}");
+        assert!(!scratch.path().join("out").exists(), "{what}");
+    };
+    refused("missing");
+    std::os::unix::fs::symlink(&kept, &largest).unwrap();
+    refused("a link to the right bytes outside");
+    std::fs::remove_file(&largest).unwrap();
+    tool("mkfifo", &[largest.to_str().unwrap()]);
+    refused("a pipe");
+    std::fs::remove_file(&largest).unwrap();
+    std::fs::rename(&kept, &largest).unwrap();
+    scratch.xbuild(&["copy", &source, &target]).ok();
+}
