@@ -47,8 +47,8 @@ pub enum Found {
     },
 }
 
-/// One config.json or auth.json.
-#[derive(Debug, Default, Deserialize)]
+/// One config.json or auth.json. It has passwords, so it is not for `Debug`.
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CredentialFile {
     #[serde(default)]
@@ -59,7 +59,7 @@ pub struct CredentialFile {
     creds_store: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 struct Auth {
     #[serde(default)]
     auth: String,
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn broken_files_are_named_and_not_quoted() {
-        let error = CredentialFile::parse(b"{\"auths\": secret", Path::new("/c.json")).unwrap_err();
+        let error = CredentialFile::parse(b"{\"auths\": secret", Path::new("/c.json")).err().unwrap();
         assert!(error.to_string().starts_with("/c.json: "));
         assert!(!error.to_string().contains("secret"));
         let file = CredentialFile::parse(br#"{"auths":{"h":{"auth":"!!"}}}"#, Path::new("f")).unwrap();

@@ -3,8 +3,9 @@
 //! In reading order: what a user sets (`settings`), where things are (`endpoint`, `route`, `scheme`), what may be
 //! connected to (`address`, `dns`, `connections`, `verify`, `no_nss`), who we are (`credentials`, `helper`,
 //! `challenge`, `token`, `auth`), one exchange (`client`, `answer`, `body`, `retry`), and the two directions (`pull`,
-//! `range`, `blob`, `arrival`, `assembly`, `fetch`, `push`, `upload`, `course`, `referrers`, `image`). `login` keeps credentials
-//! for later. The client stores no blob and draws nothing: it hands out verified bytes and events.
+//! `range`, `blob`, `arrival`, `assembly`, `fetch`, `push`, `upload`, `course`, `referrers`, `image`). `login` keeps
+//! credentials for later, `download` gets what is no registry's, and what can be told is in `event`, `error` and `hint`.
+//! The client stores no blob and draws nothing: it hands out verified bytes and events.
 //!
 //! Nothing here reads the environment or a clock that reaches an output.
 

@@ -32,8 +32,8 @@ pub struct Settings {
     pub limits: Limits,
 }
 
-/// The environment variables that matter to a client, as values.
-#[derive(Debug, Clone, Default)]
+/// The environment variables that matter to a client, as values. `Debug` shows paths only: proxies may have passwords.
+#[derive(Clone, Default)]
 pub struct Environment {
     /// `http_proxy`; the upper-case form is ignored by convention where CGI could set it, the binary decides.
     pub http_proxy: Option<String>,
@@ -57,6 +57,19 @@ pub struct Environment {
     pub xdg_config_home: Option<PathBuf>,
     /// Further files of credentials, which are looked into last.
     pub further_credentials: Vec<PathBuf>,
+}
+
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Environment")
+            .field("home", &self.home)
+            .field("docker_config", &self.docker_config)
+            .field("registry_auth_file", &self.registry_auth_file)
+            .field("xdg_runtime_dir", &self.xdg_runtime_dir)
+            .field("xdg_config_home", &self.xdg_config_home)
+            .field("further_credentials", &self.further_credentials)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A user's name and password.
@@ -232,5 +245,26 @@ impl Default for Limits {
             chunk: 8 << 20,
             part: 16 << 20,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_password() {
+        let secret = || Some("hunter2".to_owned());
+        let environment = Environment {
+            http_proxy: secret(),
+            https_proxy: secret(),
+            all_proxy: secret(),
+            docker_auth_config: secret(),
+            ..Environment::default()
+        };
+        let login = Login { username: "u".to_owned(), password: "hunter2".to_owned() };
+        let logins = [("h".to_owned(), login)].into();
+        let shown = format!("{:?}", Settings { environment, logins, ..Settings::default() });
+        assert!(shown.contains("Login(\"u\")") && !shown.contains("hunter2"), "{shown}");
     }
 }
