@@ -9,7 +9,7 @@ use super::transfer::PLACES;
 #[derive(Debug, Args)]
 #[command(after_help = PLACES)]
 pub struct RunArgs {
-    /// Image of the store, or another place of it
+    /// Name or digest of an image of the store, or another place of it
     pub image: String,
     /// Command instead of the image's
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -57,7 +57,7 @@ pub struct ImagesArgs {
 pub struct HistoryArgs {
     /// Name or digest of an image of the store, or another place of it
     pub image: String,
-    /// Platform
+    /// Platform, of an index (default: this machine's)
     #[arg(long, value_name = "PLATFORM")]
     pub platform: Option<String>,
     /// How registries are reached
