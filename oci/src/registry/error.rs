@@ -1,6 +1,4 @@
 //! What can go wrong with a registry. Decides no exit code: [`Action`] says whether it was a source or a push.
-//!
-//! Texts of servers are cut and cleaned before they are shown (reliability REG-20).
 
 use std::fmt;
 use std::io;
@@ -10,6 +8,9 @@ use reqwest::StatusCode;
 
 use super::address::Kind;
 use super::hint::Hint;
+pub use super::message::Message;
+use super::message::Quoted;
+pub(super) use super::message::{clean, messages};
 use crate::Digest;
 use crate::document::DocumentError;
 
@@ -345,85 +346,6 @@ pub enum Refusal {
     },
 }
 
-/// One entry of a registry's `errors` (distribution-spec "Error Codes"), or the text of another body.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
-    /// Code in upper case, empty where there was none.
-    pub code: String,
-    /// The text, cut and cleaned.
-    pub text: String,
-}
-
-/// Characters of a server's text that are shown.
-const SHOWN: usize = 2048;
-
-/// Reads the messages of an error body.
-pub(super) fn messages(body: &[u8]) -> Vec<Message> {
-    #[derive(serde::Deserialize)]
-    struct Body {
-        #[serde(default)]
-        errors: Vec<Entry>,
-        #[serde(default)]
-        details: String,
-        #[serde(default)]
-        message: String,
-    }
-    #[derive(serde::Deserialize)]
-    struct Entry {
-        #[serde(default)]
-        code: String,
-        #[serde(default)]
-        message: String,
-        #[serde(default)]
-        detail: serde_json::Value,
-    }
-    let Ok(parsed) = serde_json::from_slice::<Body>(body) else {
-        return plain_text(body);
-    };
-    let mut found: Vec<Message> = parsed
-        .errors
-        .into_iter()
-        .take(8)
-        .map(|entry| Message { code: clean(&entry.code), text: text_of(&entry.message, &entry.detail) })
-        .collect();
-    // Docker's token servers answer {"details": …}, others {"message": …}.
-    for text in [parsed.details, parsed.message].into_iter().filter(|text| !text.is_empty()) {
-        found.push(Message { code: String::new(), text: clean(&text) });
-    }
-    found
-}
-
-fn text_of(message: &str, detail: &serde_json::Value) -> String {
-    match detail {
-        serde_json::Value::String(detail) if !detail.is_empty() && detail != message => {
-            clean(&format!("{message}: {detail}"))
-        }
-        _ => clean(message),
-    }
-}
-
-/// A body that is no JSON is quoted only where it is text: an HTML page helps nobody.
-fn plain_text(body: &[u8]) -> Vec<Message> {
-    let text = clean(String::from_utf8_lossy(body).trim());
-    if text.is_empty() || text.starts_with('<') {
-        return Vec::new();
-    }
-    vec![Message { code: String::new(), text }]
-}
-
-/// Cuts `text` to what fits a line and replaces control characters, so that no server writes to the terminal.
-pub(super) fn clean(text: &str) -> String {
-    let unsafe_ = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    let mut cleaned: String = text.chars().take(SHOWN).map(|c| if unsafe_(c) { ' ' } else { c }).collect();
-    if text.chars().nth(SHOWN).is_some() {
-        cleaned.push('…');
-    }
-    cleaned
-}
-
 /// An error with its causes, in one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -435,56 +357,9 @@ fn chain(error: &dyn std::error::Error) -> String {
     clean(&text)
 }
 
-struct Quoted<'a>(&'a [Message]);
-
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, message) in self.0.iter().enumerate() {
-            f.write_str(if index == 0 { ": " } else { "; " })?;
-            match (message.code.as_str(), message.text.as_str()) {
-                ("", text) => write!(f, "{text}")?,
-                (code, "") => write!(f, "{code}")?,
-                (code, text) => write!(f, "{code}: {text}")?,
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn check(body: &str, expected: &[(&str, &str)]) {
-        let expected: Vec<Message> = expected
-            .iter()
-            .map(|(code, text)| Message { code: (*code).to_owned(), text: (*text).to_owned() })
-            .collect();
-        assert_eq!(messages(body.as_bytes()), expected, "{body}");
-    }
-
-    #[test]
-    fn bodies_of_registries_become_messages() {
-        check(
-            r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{"Tag":"x"}}]}"#,
-            &[("MANIFEST_UNKNOWN", "manifest unknown")],
-        );
-        check(
-            r#"{"errors":[{"code":"DENIED","message":"no","detail":"quota"}]}"#,
-            &[("DENIED", "no: quota")],
-        );
-        check(r#"{"details":"incorrect username or password"}"#, &[("", "incorrect username or password")]);
-        check("<html>502</html>", &[]);
-        check("", &[]);
-        check("slow down", &[("", "slow down")]);
-    }
-
-    #[test]
-    fn reg_20_texts_are_cut_and_cleaned() {
-        let text = clean(&format!("\x1b[2Ja\u{202e}b{}", "x".repeat(10_000)));
-        assert!(text.starts_with(" [2Ja b"));
-        assert!(text.chars().count() <= SHOWN + 1);
-    }
 
     #[test]
     fn an_error_is_one_line_of_what_where_why_and_what_to_do() {

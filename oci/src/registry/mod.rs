@@ -4,8 +4,8 @@
 //! connected to (`address`, `dns`, `connections`, `verify`, `no_nss`), who we are (`credentials`, `helper`,
 //! `challenge`, `token`, `auth`), one exchange (`client`, `answer`, `body`, `retry`), and the two directions (`pull`,
 //! `range`, `blob`, `arrival`, `assembly`, `fetch`, `push`, `upload`, `course`, `referrers`, `image`). `login` keeps
-//! credentials for later, `download` gets what is no registry's, and what can be told is in `event`, `error` and `hint`.
-//! The client stores no blob and draws nothing: it hands out verified bytes and events.
+//! credentials for later, `download` gets what is no registry's; `event`, `message`, `error` and `hint` hold what can be
+//! told. The client stores no blob and draws nothing: it hands out verified bytes and events.
 //!
 //! Nothing here reads the environment or a clock that reaches an output.
 
@@ -31,6 +31,7 @@ mod helper;
 mod hint;
 mod image;
 pub mod login;
+mod message;
 mod no_nss;
 mod pull;
 mod push;
