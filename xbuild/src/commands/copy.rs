@@ -21,7 +21,7 @@ pub fn run(args: &CopyArgs, root: PathBuf) -> Result<(), Failure> {
         platforms.apply(&mut source).await?;
         images::write(&places, source, &target).await
     };
-    let written = crate::runtime()?.block_on(super::interruptible(copying))?;
+    let written = super::await_result(copying)?;
     match (&target, written.names.is_empty()) {
         (Location::Named(_) | Location::Registry(_), _) | (_, true) => {
             tell(&format!("wrote {}", images::shown(&target)))

@@ -26,7 +26,7 @@ pub fn run(args: &HistoryArgs, root: PathBuf) -> Result<(), Failure> {
         let config = source.config(&manifest).await?;
         Ok(table(&manifest, &config))
     };
-    let table = crate::runtime()?.block_on(super::interruptible(reading))?;
+    let table = super::await_result(reading)?;
     print(&table)
 }
 

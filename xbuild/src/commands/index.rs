@@ -44,7 +44,7 @@ pub fn create(args: &IndexCreateArgs, root: PathBuf) -> Result<(), Failure> {
     let targets: Vec<_> = request.names.iter().cloned().map(Location::Registry).collect();
     let places = places(root, &args.registry, request.sources.iter().chain(&targets))?;
     let making = request.make(&places);
-    let digest = crate::runtime()?.block_on(super::interruptible(making))?;
+    let digest = super::await_result(making)?;
     print(&format!("{digest}\n"))
 }
 

@@ -37,7 +37,7 @@ pub fn run(args: &InspectArgs, root: PathBuf) -> Result<(), Failure> {
             (false, false) => Ok(format!("{:#}\n", described(&source).await?)),
         }
     };
-    let printed = crate::runtime()?.block_on(super::interruptible(inspecting))?;
+    let printed = super::await_result(inspecting)?;
     print(&printed)
 }
 

@@ -47,7 +47,7 @@ pub fn run(args: &LoadArgs, root: PathBuf) -> Result<(), Failure> {
         }
         Ok(())
     };
-    crate::runtime()?.block_on(super::interruptible(loading))
+    super::await_result(loading)
 }
 
 async fn open(places: &Places, input: &Path) -> Result<Vec<Source>, Failure> {

@@ -156,6 +156,14 @@ pub async fn interruptible<T>(work: impl Future<Output = Result<T, Failure>>) ->
     }
 }
 
+/// Waits for `work` on a runtime of its own, unless a signal comes first.
+///
+/// # Errors
+/// As [`interruptible`].
+pub fn await_result<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    crate::runtime()?.block_on(interruptible(work))
+}
+
 /// How long a command that does not wait for steps may take to end after a signal.
 const PATIENCE: Duration = Duration::from_secs(1);
 

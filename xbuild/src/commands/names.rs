@@ -28,7 +28,7 @@ pub fn tag(args: &TagArgs, root: PathBuf) -> Result<(), Failure> {
                 let mut source = Source::open(&places, &location, Absent::Refuse).await?;
                 images::into_store(&places, &mut source, &[name]).await.map(drop)
             };
-            crate::runtime()?.block_on(super::interruptible(copying))
+            super::await_result(copying)
         }
     }
 }

@@ -56,7 +56,7 @@ pub fn run(args: &SaveArgs, root: &Path) -> Result<(), Failure> {
         platforms.apply(&mut source).await?;
         images::write(&places, source, &target).await.map(drop)
     };
-    crate::runtime()?.block_on(super::interruptible(saving))
+    super::await_result(saving)
 }
 
 /// Writes the root file system of an image.
@@ -89,7 +89,7 @@ fn tree(args: &SaveArgs, root: &Path, location: &Location, output: &Output) -> R
         let root = RootFs { layers: &layers, build: &build, stack: &stack };
         write(&store, &found, &[], &root, output).await
     };
-    crate::runtime()?.block_on(super::interruptible(writing))
+    super::await_result(writing)
 }
 
 /// Writes one output of an image whose blobs are all in the store.

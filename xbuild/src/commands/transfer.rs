@@ -40,7 +40,7 @@ pub fn pull(args: &PullArgs, root: PathBuf) -> Result<(), Failure> {
         };
         images::into_store(&places, &mut source, &names).await
     };
-    let written = crate::runtime()?.block_on(super::interruptible(pulling))?;
+    let written = super::await_result(pulling)?;
     if written.names.is_empty() {
         tell(&format!("the image has no name; `xbuild tag {} NAME` gives it one", written.digest));
     }
@@ -79,7 +79,7 @@ pub fn push(args: &PushArgs, root: PathBuf) -> Result<(), Failure> {
             }
         }
     };
-    crate::runtime()?.block_on(super::interruptible(pushing))
+    super::await_result(pushing)
 }
 
 /// Pushes an image of the store.
