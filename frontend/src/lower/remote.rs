@@ -61,9 +61,8 @@ impl Lowering<'_> {
             .url(UrlNeed { url: url.to_owned(), checksum, time: SourceTime::Unused }, span)
             .ok_or(Missing)?;
         // A checksum of another algorithm cannot be compared here; whoever answers the need verifies it.
-        let differs = |wanted: &Digest| {
-            wanted.algorithm() == known.digest.algorithm() && *wanted != known.digest
-        };
+        let differs =
+            |wanted: &Digest| wanted.algorithm() == known.digest.algorithm() && *wanted != known.digest;
         if let Some(wanted) = checksum.filter(differs) {
             let message = format!("digest mismatch {}: expected {wanted}", known.digest);
             self.error(Diagnostic::error(span, message));

@@ -49,7 +49,9 @@ fn img_04_checksums_are_of_sha256_or_sha512() {
     let definition = done(&add(&Algorithm::Sha512.digest(b"url").to_string()));
     let Op::Http(http) = &definition.graph.step(StepId(1)).op else { panic!("a download") };
     assert_eq!(http.digest, right);
-    for bad in ["md5:00", "sha384:00", &format!("sha512:{}", right.hex()), &format!("sha512:{}", "A".repeat(128))] {
+    for bad in
+        ["md5:00", "sha384:00", &format!("sha512:{}", right.hex()), &format!("sha512:{}", "A".repeat(128))]
+    {
         refused(&add(bad), "digest");
     }
 }
