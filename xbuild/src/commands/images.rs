@@ -56,7 +56,13 @@ fn rows(layout: &Layout) -> Result<Vec<Row>, Failure> {
             platforms: manifests
                 .iter()
                 .filter_map(|(platform, _)| platform.clone())
-                .chain(loaded.as_ref().ok().filter(|_| any.is_none()).map(|image| image.config.parsed.platform()))
+                .chain(
+                    loaded
+                        .as_ref()
+                        .ok()
+                        .filter(|_| any.is_none())
+                        .map(|image| image.config.parsed.platform()),
+                )
                 .map(|platform| platform.full())
                 .collect(),
             created: loaded.ok().and_then(|image| image.config.parsed.created).unwrap_or_default(),

@@ -48,8 +48,10 @@ pub fn run(options: &BuildOptions, root: &Path) -> Result<u8, Failure> {
         Owner::User => ignore_rules(context, &names)?,
         Owner::Fetched => None,
     };
-    let mut all: Vec<_> =
-        options.each_platform().map(|platform| lower_options(options, &inputs, rules.clone(), platform)).collect();
+    let mut all: Vec<_> = options
+        .each_platform()
+        .map(|platform| lower_options(options, &inputs, rules.clone(), platform))
+        .collect();
     let request = Request { rules: options.lint_rules, git: git_directory(context) };
     let mut checked = Checked::default();
     for lower_options in &mut all {

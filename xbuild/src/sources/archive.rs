@@ -83,8 +83,8 @@ pub fn unpack(
 ) -> Result<Option<i64>, SourceError> {
     let failed = SourceError::archive(what);
     let unreadable = |error: io::Error| failed(ArchiveProblem::Tar(error.into()));
-    let mut scan =
-        layer::scan(decoded(file).map_err(unreadable)?, limits, Algorithm::Sha256).map_err(|error| failed(error.into()))?;
+    let mut scan = layer::scan(decoded(file).map_err(unreadable)?, limits, Algorithm::Sha256)
+        .map_err(|error| failed(error.into()))?;
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     for member in &mut scan.members {
         check(member).map_err(&failed)?;
@@ -111,7 +111,8 @@ pub fn newest_entry(file: &mut File, limits: Limits) -> Option<i64> {
     if recognise(&start) != Content::Archive {
         return None;
     }
-    Some(layer::scan(decoded(file).ok()?, limits, Algorithm::Sha256).ok()?.members).and_then(|members| newest(&members))
+    Some(layer::scan(decoded(file).ok()?, limits, Algorithm::Sha256).ok()?.members)
+        .and_then(|members| newest(&members))
 }
 
 fn newest(members: &[Member]) -> Option<i64> {
