@@ -175,11 +175,39 @@ async fn ready(
                     .map_err(StepError::io("chown", &staged))?;
             }
         }
-        match std::fs::rename(&staged, &path) {
-            // Two steps that share it may both have made it.
-            Err(_) if path.is_dir() => {}
-            other => other.map_err(StepError::io("rename", &path))?,
-        }
+        keep_first(&staged, &path)?;
     }
     Ok(CacheDirectory { path, _lock: lock })
+}
+
+/// Renames `staged` to `path` unless something is there: two steps that share a directory may both have made it.
+///
+/// Without RENAME_NOREPLACE, rename(2) would replace an empty directory, which the other step has mounted by then.
+fn keep_first(staged: &Path, path: &Path) -> Result<(), StepError> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match renameat_with(CWD, staged, CWD, path, RenameFlags::NOREPLACE) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(errno) => Err(StepError::io("rename", path)(errno.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_another_step_made_meanwhile_stays() {
+        let scratch = tempfile::tempdir().unwrap();
+        let [first, second, path] = ["first", "second", "cache"].map(|name| scratch.path().join(name));
+        std::fs::create_dir(&first).unwrap();
+        std::fs::create_dir(&second).unwrap();
+        let inode = |path: &Path| std::fs::metadata(path).unwrap().ino();
+        let made = inode(&first);
+        keep_first(&first, &path).unwrap();
+        keep_first(&second, &path).unwrap();
+        assert_eq!(inode(&path), made);
+        assert!(second.is_dir());
+    }
 }
