@@ -70,24 +70,32 @@ impl Location {
     /// # Errors
     /// A usage failure where the path is empty, or name, tag or digest are none.
     pub fn parse(text: &str) -> Result<Self, Failure> {
+        Self::explicit(text)?.map_or_else(|| named(text), Ok)
+    }
+
+    /// Returns the place that `text` names by its scheme; `None` where it has none of ours.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn explicit(text: &str) -> Result<Option<Self>, Failure> {
         let found = SCHEMES.iter().find_map(|(prefix, scheme)| Some((text.strip_prefix(prefix)?, *scheme)));
-        let Some((rest, scheme)) = found else { return named(text) };
+        let Some((rest, scheme)) = found else { return Ok(None) };
         let unusable = |why: &str| {
             let fix = "write oci-layout://DIR[:TAG][@DIGEST], docker-archive:FILE[:NAME] or NAME[:TAG]";
             Failure::new(Class::Usage, &["unusable image", text, why, fix])
         };
         let reference = |name: &str| name.parse::<Reference>().map_err(|error| unusable(&error.to_string()));
         match scheme {
-            Scheme::Registry => Ok(Self::Registry(reference(rest)?)),
+            Scheme::Registry => Ok(Some(Self::Registry(reference(rest)?))),
             Scheme::Layout | Scheme::OciArchive => {
                 let (path, version) = version(rest).map_err(|why| unusable(&why))?;
                 if path.as_os_str().is_empty() {
                     return Err(unusable("there is no path"));
                 }
-                Ok(match scheme {
+                Ok(Some(match scheme {
                     Scheme::OciArchive => Self::OciArchive(path, version),
                     Scheme::Layout | Scheme::Registry | Scheme::DockerArchive => Self::Layout(path, version),
-                })
+                }))
             }
             Scheme::DockerArchive => {
                 let (path, name) =
@@ -95,7 +103,7 @@ impl Location {
                 if path.is_empty() {
                     return Err(unusable("there is no path"));
                 }
-                Ok(Self::DockerArchive(path.into(), name.map(reference).transpose()?))
+                Ok(Some(Self::DockerArchive(path.into(), name.map(reference).transpose()?)))
             }
         }
     }

@@ -355,12 +355,15 @@ fn named_context(text: &str) -> Result<(String, NamedContext), Failure> {
     let Some((name, source)) = text.split_once('=').filter(|(name, _)| !name.is_empty()) else {
         return Err(usage(&flag, "there is no name", "write NAME=SOURCE"));
     };
-    let context = match Location::parse(source)? {
-        Location::Registry(image) => NamedContext::Image(image),
-        image @ (Location::Layout(..) | Location::OciArchive(..) | Location::DockerArchive(..)) => {
-            NamedContext::Layout(image)
-        }
-        Location::Named(source) => match self::context(&source)? {
+    let context = match Location::explicit(source)? {
+        Some(Location::Registry(image)) => NamedContext::Image(image),
+        Some(
+            image @ (Location::Named(_)
+            | Location::Layout(..)
+            | Location::OciArchive(..)
+            | Location::DockerArchive(..)),
+        ) => NamedContext::Layout(image),
+        None => match self::context(source)? {
             Context::Directory(path) => NamedContext::Directory(path),
             Context::Stdin => {
                 return Err(usage(
@@ -378,4 +381,21 @@ fn named_context(text: &str) -> Result<(String, NamedContext), Failure> {
 /// Makes a usage failure about a flag.
 pub fn usage(flag: &str, why: &str, fix: &str) -> Failure {
     Failure::new(Class::Usage, &["unusable option", flag, why, fix])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_names_a_directory_as_context() {
+        let scratch = tempfile::tempdir().expect("a scratch directory");
+        for path in [scratch.path().to_str().expect("a path of text"), ".", "./src", "src/../src"] {
+            let (name, context) = named_context(&format!("lib={path}")).expect("the directory is there");
+            assert_eq!((name.as_str(), context), ("lib", NamedContext::Directory(path.into())));
+        }
+        let (_, context) = named_context("lib=oci-layout://d").expect("the layout is looked for later");
+        assert!(matches!(context, NamedContext::Layout(_)), "{context:?}");
+        assert!(named_context("lib=/nowhere/at/all").is_err());
+    }
 }

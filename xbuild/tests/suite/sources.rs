@@ -213,6 +213,16 @@ fn a_repository_is_a_context_and_its_links_lead_nowhere() {
 }
 
 #[test]
+fn a_directory_is_a_named_context_by_its_path() {
+    let scratch = Scratch::new();
+    let context = scratch.context("c", &[("Dockerfile", "FROM scratch\nCOPY --from=lib f /g\n")]);
+    let library = scratch.context("lib", &[("f", "of the library")]);
+    let named = format!("lib={}", library.display());
+    let flags = ["--build-context", named.as_str()];
+    assert_eq!(built(&scratch, context.to_str().unwrap(), &flags, "g"), "of the library");
+}
+
+#[test]
 fn standard_input_is_a_context_or_a_dockerfile() {
     let scratch = Scratch::new();
     let files =
