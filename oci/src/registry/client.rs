@@ -18,6 +18,7 @@ use super::connections::{Connections, Sharing, shown};
 use super::endpoint::{Endpoint, Role, host_of};
 use super::error::{Action, Error, Problem, Refusal, Transient};
 use super::event::{Event, Events};
+use super::message;
 use super::retry::{self, is_transient};
 use super::scheme::Schemes;
 use super::settings::Settings;
@@ -449,12 +450,7 @@ impl Retrier {
 /// or answer in JSON; what cannot be read is left to those who need it.
 async fn is_web_page(answer: &mut Answer, limit: u64) -> bool {
     let says_version = answer.headers().contains_key("docker-distribution-api-version");
-    !says_version && answer.body(limit, "login").await.is_ok_and(|body| starts_a_page(&body))
-}
-
-/// Whether a text is HTML or XML; JSON never begins so.
-pub(super) fn starts_a_page(text: &[u8]) -> bool {
-    text.trim_ascii_start().starts_with(b"<")
+    !says_version && answer.body(limit, "login").await.is_ok_and(|body| message::starts_a_page(&body))
 }
 
 /// Whether no connection could be made.

@@ -100,6 +100,11 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
+/// Whether a text is HTML or XML; JSON never begins so.
+pub(super) fn starts_a_page(text: &[u8]) -> bool {
+    text.trim_ascii_start().starts_with(b"<")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -134,7 +134,7 @@ impl Client {
             StatusCode::OK => {
                 let raw = answer.body(self.settings().limits.manifest, "manifest").await?;
                 // What answers so to everything also "has" every blob, and "takes" every manifest.
-                if super::client::starts_a_page(&raw) {
+                if super::message::starts_a_page(&raw) {
                     return Err(Problem::WebPage { host: answer.host() });
                 }
                 let asked = reference.digest.map_or(Algorithm::Sha256, |digest| digest.algorithm());
@@ -232,7 +232,7 @@ impl Client {
             let (host, received) = (answer.host(), raw.len() as u64);
             return Err(Problem::Truncated { host, what: "manifest".to_owned(), received, size: length });
         }
-        if super::client::starts_a_page(&raw) {
+        if super::message::starts_a_page(&raw) {
             return Err(Problem::WebPage { host: answer.host() });
         }
         let claims = [reference.digest, claimed_digest(&answer)];
