@@ -3,8 +3,9 @@
 //! In reading order: `archive` (tar files by offset), `docker` (what `docker save` writes), `choose` (one of a layout's
 //! images), `place` (where the bytes of blobs are), `source` (an opened image: documents by digest, blobs wherever they
 //! are), `contents` (all that an image consists of), `pack` (uncompressed layers to gzip), `fill` (blobs into a layout),
-//! `target` (store, layout, archives), `push` (registries), `gather` (what an index needs in the store). Whatever is
-//! read is verified on the way; documents travel as the bytes they are, so a copy has its original's digest.
+//! `remote` (those of registries into archives), `target` (store, layout, archives), `push` (registries), `gather` (what
+//! an index needs in the store). Whatever is read is verified on the way; documents travel as the bytes they are, so a
+//! copy has its original's digest.
 
 mod archive;
 mod choose;
@@ -15,6 +16,7 @@ mod gather;
 mod pack;
 mod place;
 mod push;
+mod remote;
 mod source;
 mod target;
 

@@ -19,6 +19,7 @@ use oci::{Digest, Platform};
 use super::contents::{Contents, platforms};
 use super::fill::{fill, missing, remember, transfer, verified_copy};
 use super::place::Blob;
+use super::remote::Remote;
 use super::source::Source;
 use super::{Places, pack, push};
 use crate::failure::{Class, Failure, io_class};
@@ -50,12 +51,12 @@ pub async fn write(places: &Places, mut source: Source, target: &Location) -> Re
         Location::Layout(path, version) => into_directory(places, &mut source, path, version).await,
         Location::OciArchive(path, version) => {
             packed(places, &mut source).await?;
-            into_oci_archive(&source, path, &labels_of(&source, version)?).await
+            into_oci_archive(places, &source, path, &labels_of(&source, version)?).await
         }
         Location::DockerArchive(path, name) => {
             one_platform(places, &mut source).await?;
             let names = name.as_ref().map_or_else(|| source.names.clone(), |name| vec![name.clone()]);
-            into_docker_archive(&source, path, &names).await
+            into_docker_archive(places, &source, path, &names).await
         }
     };
     written.map_err(|failure| match target {
@@ -183,15 +184,27 @@ fn at_target(error: oci::Error) -> Failure {
     Failure { class, ..failure }
 }
 
-async fn into_oci_archive(source: &Source, path: &Path, labels: &[Label]) -> Result<Written, Failure> {
-    into_archive(source, path, |parts, out, blob| archive::oci_of(parts, labels, out, blob)).await?;
+async fn into_oci_archive(
+    places: &Places,
+    source: &Source,
+    path: &Path,
+    labels: &[Label],
+) -> Result<Written, Failure> {
+    into_archive(places, source, path, |parts, out, blob| archive::oci_of(parts, labels, out, blob)).await?;
     Ok(Written { digest: source.root.digest(), names: names_of(labels) })
 }
 
-async fn into_docker_archive(source: &Source, path: &Path, names: &[Reference]) -> Result<Written, Failure> {
+async fn into_docker_archive(
+    places: &Places,
+    source: &Source,
+    path: &Path,
+    names: &[Reference],
+) -> Result<Written, Failure> {
     let labels = labels(names);
-    into_archive(source, path, |parts, out, blob| archive::docker_of(parts, names, &labels, out, blob))
-        .await?;
+    into_archive(places, source, path, |parts, out, blob| {
+        archive::docker_of(parts, names, &labels, out, blob)
+    })
+    .await?;
     let names = names.iter().map(|name| name.clone().with_default_tag().familiar()).collect();
     Ok(Written { digest: source.root.digest(), names })
 }
@@ -200,6 +213,7 @@ async fn into_docker_archive(source: &Source, path: &Path, names: &[Reference]) 
 type WriteBlob<'a> = dyn FnMut(&Digest, u64, &mut File) -> Result<(), Failure> + 'a;
 
 async fn into_archive(
+    places: &Places,
     source: &Source,
     path: &Path,
     write: impl FnOnce(&Parts<'_>, &mut File, &mut WriteBlob<'_>) -> Result<(), Failure>,
@@ -209,7 +223,7 @@ async fn into_archive(
     let blobs = sizes(&contents);
     let parts = Parts { root: &contents.root, manifests: &manifests, blobs: &blobs };
     let mut blob =
-        |digest: &Digest, size, out: &mut File| archived_blob(source, &contents, digest, size, out);
+        |digest: &Digest, size, out: &mut File| archived_blob(places, source, &contents, digest, size, out);
     tokio::task::block_in_place(|| to_file(path, |out| write(&parts, out, &mut blob)))
 }
 
@@ -275,6 +289,7 @@ pub fn shown(target: &Location) -> String {
 
 /// Writes one blob of an archive: a document, or wherever the source has it.
 fn archived_blob(
+    places: &Places,
     source: &Source,
     contents: &Contents,
     digest: &Digest,
@@ -287,7 +302,7 @@ fn archived_blob(
     if let Some(root) = contents.documents.iter().find(|root| root.digest() == *digest) {
         return out.write_all(root.raw()).map_err(full);
     }
-    let mut write = |bytes: &[u8]| out.write_all(bytes).map_err(full);
+    let write = |bytes: &[u8]| out.write_all(bytes).map_err(full);
     let descriptor = contents.blobs.get(digest).expect("every blob of the archive is one of the image");
     match source.blob(descriptor)? {
         Blob::Bytes(bytes) => verified_copy(source, digest, size, &bytes[..], write),
@@ -298,13 +313,7 @@ fn archived_blob(
         Blob::Kept(extent) => transfer(source, digest, &extent, out, full),
         Blob::Remote(reference) => {
             let client = source.client()?;
-            tokio::runtime::Handle::current().block_on(async {
-                let mut stream = client.open_blob(&reference, *digest, size)?;
-                while let Some(chunk) = stream.next().await? {
-                    write(&chunk)?;
-                }
-                Ok(())
-            })
+            Remote { client, reference: &reference, digest: *digest, size }.write(places, out, full)
         }
     }
 }
