@@ -12,14 +12,16 @@ use reqwest::{Method, RequestBuilder, StatusCode, Url};
 
 use super::address::Authority;
 use super::answer::{self, Answer};
+use super::attempts::Retrier;
 use super::auth::{Again, Keyring, Refused, Subject};
 use super::body::Payload;
 use super::connections::{Connections, Sharing, shown};
 use super::endpoint::{Endpoint, Role, host_of};
-use super::error::{Action, Error, Problem, Refusal, Transient};
+use super::error::{Action, Error, Problem, Refusal};
 use super::event::{Event, Events};
 use super::message;
-use super::retry::{self, is_transient};
+use super::nature::is_nobody_there;
+use super::retry::is_transient;
 use super::scheme::Schemes;
 use super::settings::Settings;
 
@@ -136,7 +138,7 @@ impl Client {
     }
 
     /// Whether `host` has ever answered.
-    fn has_reached(&self, host: &str) -> bool {
+    pub(super) fn has_reached(&self, host: &str) -> bool {
         self.0.reached.lock().unwrap_or_else(PoisonError::into_inner).contains(host)
     }
 
@@ -150,7 +152,7 @@ impl Client {
     }
 
     pub(super) fn retrier(&self, url: &Url, what: &str) -> Retrier {
-        Retrier { client: self.clone(), host: host_of(url), what: what.to_owned(), failures: 0 }
+        Retrier::new(self.clone(), host_of(url), what.to_owned())
     }
 
     /// Checks that the registry answers and, where it asks for a login, that the credentials are right.
@@ -244,7 +246,8 @@ impl Client {
         }
     }
 
-    fn next_hop(&self, answer: &Answer, url: &Url, hops: u32) -> Result<Url, Problem> {
+    /// Returns where a redirect leads, which is the `hops`th in a row; never from https down to http.
+    pub(super) fn next_hop(&self, answer: &Answer, url: &Url, hops: u32) -> Result<Url, Problem> {
         let location = answer.header(LOCATION).ok_or_else(|| Problem::Malformed {
             host: answer.host(),
             what: "a redirect".to_owned(),
@@ -255,7 +258,8 @@ impl Client {
         if hops > limit {
             return Err(Refusal::Redirects { limit, url: shown(&next) }.into());
         }
-        if url.scheme() == "https" && next.scheme() != "https" {
+        let plain_is_fine = url.scheme() == "http";
+        if !(next.scheme() == "https" || next.scheme() == "http" && plain_is_fine) {
             return Err(Refusal::Scheme { registry: host_of(url), url: shown(&next) }.into());
         }
         Ok(next)
@@ -308,7 +312,7 @@ impl Client {
                 }
                 Ok(Err(error)) => {
                     let (host, settings) = (host_of(url), self.settings());
-                    return Err(match super::connections::proxy_before(settings, url) {
+                    return Err(match super::proxy::proxy_before(settings, url) {
                         Some(proxy) => answer::problem_behind(&error, &host, &proxy),
                         None => answer::problem(&error, &host),
                     });
@@ -389,111 +393,9 @@ impl Watch {
     }
 }
 
-/// Counts the failures of one request and sleeps between its attempts.
-pub(super) struct Retrier {
-    client: Client,
-    host: String,
-    what: String,
-    failures: u32,
-}
-
-impl Retrier {
-    /// Forgets earlier failures: there was progress.
-    pub fn reset(&mut self) {
-        self.failures = 0;
-    }
-
-    /// Sleeps if another attempt may help; returns the problem, with the number of attempts, if not.
-    pub async fn pause(&mut self, problem: Problem) -> Result<(), Problem> {
-        let policy = &self.client.settings().retry;
-        self.failures += 1;
-        let attempts = match transience(&problem) {
-            Transient::Yes => policy.attempts,
-            // What has answered is being restarted; what has not may be a wrong name.
-            Transient::Briefly if self.client.has_reached(&self.host) => policy.attempts,
-            Transient::Briefly => policy.attempts.min(3),
-            Transient::No => return Err(problem),
-        };
-        if self.failures >= attempts {
-            return Err(match self.failures {
-                1 => problem,
-                attempts => Problem::Exhausted { attempts, last: Box::new(problem) },
-            });
-        }
-        let delay = self.delay(&problem)?;
-        self.client.events().tell(Event::Waiting {
-            host: self.host.clone(),
-            what: self.what.clone(),
-            reason: problem.to_string(),
-            delay,
-            attempt: self.failures,
-            attempts,
-        });
-        tokio::time::sleep(delay).await;
-        Ok(())
-    }
-
-    fn delay(&self, problem: &Problem) -> Result<Duration, Problem> {
-        let policy = &self.client.settings().retry;
-        let own = policy.delay(self.failures, retry::random());
-        let Problem::Status { host, messages, retry_after: Some(wait), .. } = problem else { return Ok(own) };
-        if *wait > policy.longest_wait {
-            let (host, messages) = (host.clone(), messages.clone());
-            return Err(Refusal::Wait { host, seconds: wait.as_secs(), messages }.into());
-        }
-        // A little more than asked for, so that not all clients come back in the same instant.
-        Ok(*wait + own.min(Duration::from_secs(1)))
-    }
-}
-
 /// Whether what answers at a registry's entrance is a login page or a captive portal. Registries say their version
 /// or answer in JSON; what cannot be read is left to those who need it.
 async fn is_web_page(answer: &mut Answer, limit: u64) -> bool {
     let says_version = answer.headers().contains_key("docker-distribution-api-version");
     !says_version && answer.body(limit, "login").await.is_ok_and(|body| message::starts_a_page(&body))
-}
-
-/// Whether no connection could be made.
-pub(super) fn is_nobody_there(problem: &Problem) -> bool {
-    match problem {
-        Problem::Connection { transient, .. } => *transient == Transient::Briefly,
-        Problem::Name { .. } | Problem::Tls { .. } => true,
-        Problem::Exhausted { last, .. } => is_nobody_there(last),
-        Problem::Timeout { .. }
-        | Problem::Truncated { .. }
-        | Problem::Status { .. }
-        | Problem::Refused(_)
-        | Problem::ManifestUnknown { .. }
-        | Problem::Unauthorized { .. }
-        | Problem::Document { .. }
-        | Problem::Digest { .. }
-        | Problem::TooLarge { .. }
-        | Problem::Malformed { .. }
-        | Problem::WebPage { .. }
-        | Problem::File { .. }
-        | Problem::Sink { .. }
-        | Problem::Source { .. } => false,
-    }
-}
-
-fn transience(problem: &Problem) -> Transient {
-    match problem {
-        Problem::Connection { transient, .. } | Problem::Name { transient, .. } => *transient,
-        Problem::Timeout { .. } | Problem::Truncated { .. } => Transient::Yes,
-        Problem::Status { status, .. } if is_transient(*status) => Transient::Yes,
-        Problem::Status { .. }
-        | Problem::Tls { .. }
-        | Problem::Refused(_)
-        | Problem::Exhausted { .. }
-        | Problem::ManifestUnknown { .. }
-        | Problem::Unauthorized { .. }
-        | Problem::Document { .. }
-        | Problem::Digest { .. }
-        | Problem::TooLarge { .. }
-        | Problem::Malformed { .. }
-        | Problem::WebPage { .. }
-        | Problem::File { .. }
-        | Problem::Sink { .. }
-        | Problem::Source { .. } => Transient::No,
-    }
 }

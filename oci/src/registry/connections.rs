@@ -1,29 +1,29 @@
-//! HTTP clients: TLS, proxies, name resolution. Knows nothing of the distribution API or of credentials.
+//! HTTP clients: which connections requests share, and whom a registry may lead to. TLS is `tls`', proxies are
+//! `proxy`'s, names are `dns`'s. Knows nothing of the distribution API or of credentials.
 //!
 //! Two kinds of client exist per registry: *open* for hosts that the user named, and *guarded* for hosts that a
 //! registry named, which connects to public addresses only. Each has its own pool, so a connection made by the
 //! one is never used by the other.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use reqwest::{Client, ClientBuilder, NoProxy, Proxy, Url, redirect};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use reqwest::{Client, ClientBuilder, Url, redirect};
 
 use super::address::{Authority, Kind, classify, is_loopback_host, literal};
 use super::dns::{Guarded, Lookup, Open};
 use super::endpoint::{Endpoint, host_of};
 use super::error::{Problem, Refusal};
-use super::settings::{Checks, ClientCertificate, RegistrySettings, Settings, Verification};
-use super::{no_nss, verify};
+use super::no_nss;
+use super::proxy::{Wire, proxies};
+use super::settings::{Checks, RegistrySettings, Settings, Verification};
+use super::tls::{self, Handshake, Roots};
 
 /// All connections of one client.
 pub(super) struct Connections {
     lookup: Lookup,
-    roots: OnceLock<Arc<RootCertStore>>,
+    roots: Roots,
     clients: Mutex<BTreeMap<Key, Client>>,
 }
 
@@ -42,12 +42,6 @@ struct Key {
 enum Trust {
     Open,
     Guarded,
-}
-
-#[derive(PartialEq, Eq, PartialOrd, Ord, Clone, Copy)]
-enum Wire {
-    Plain,
-    Tls,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord, Clone, Copy)]
@@ -80,7 +74,7 @@ impl Connections {
     /// Makes no connection and reads no file yet.
     pub fn new() -> Self {
         debug_assert!(no_nss::keep());
-        Self { lookup: Lookup::default(), roots: OnceLock::new(), clients: Mutex::new(BTreeMap::new()) }
+        Self { lookup: Lookup::default(), roots: Roots::default(), clients: Mutex::new(BTreeMap::new()) }
     }
 
     /// Returns the client for `url`, which is `endpoint`'s own or one that it named.
@@ -107,7 +101,7 @@ impl Connections {
             settings_of: settings_name(settings, endpoint, url),
             trust,
             checks: endpoint.checks,
-            wire: wire_of(url),
+            wire: Wire::of(url),
             way: if url.host_str().is_some_and(is_loopback_host) { Way::Direct } else { Way::Proxied },
             sharing,
         };
@@ -134,8 +128,8 @@ impl Connections {
             .http2_initial_connection_window_size(16 << 20)
             .http2_max_header_list_size(64 << 10)
             .tls_backend_preconfigured(match key.wire {
-                Wire::Tls => self.tls(own, &settings.ca_files, key)?,
-                Wire::Plain => plain_tls(),
+                Wire::Tls => self.roots.config(&handshake(own, &settings.ca_files, key))?,
+                Wire::Plain => tls::nobody(),
             });
         if key.sharing == Sharing::Own {
             builder = builder.http1_only();
@@ -153,80 +147,23 @@ impl Connections {
             }
         })
     }
+}
 
-    fn tls(&self, own: &RegistrySettings, all: &[PathBuf], key: &Key) -> Result<ClientConfig, Problem> {
-        let builder = ClientConfig::builder_with_provider(verify::provider())
-            .with_safe_default_protocol_versions()
-            .expect("ring has all suites of TLS 1.2 and 1.3");
-        let verification = match key.checks {
+/// What TLS connections of `key` begin with; `all` are the authorities of every registry.
+fn handshake<'a>(own: &'a RegistrySettings, all: &[PathBuf], key: &Key) -> Handshake<'a> {
+    Handshake {
+        verification: match key.checks {
             Checks::Usual => own.verification,
             Checks::None => Verification::None,
-        };
-        let builder = match verification {
-            Verification::None => {
-                builder.dangerous().with_custom_certificate_verifier(Arc::new(verify::Nothing::new()))
-            }
-            Verification::Full => {
-                let files = [&own.ca_files, all].concat();
-                let roots = self.roots_with(&files)?;
-                if files.is_empty() {
-                    builder.with_root_certificates(roots)
-                } else {
-                    let named =
-                        files.iter().map(|path| read_certificates(path)).collect::<Result<Vec<_>, _>>()?;
-                    let verifier = verify::Named::new(roots, named.concat());
-                    builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
-                }
-            }
-        };
+        },
+        authorities: [&own.ca_files, all].concat(),
         // A client certificate is shown to the registry only, not to hosts that it named.
-        let mut config = match own.client_certificate.as_ref().filter(|_| key.trust == Trust::Open) {
-            Some(identity) => {
-                let (chain, private) = read_identity(identity)?;
-                builder.with_client_auth_cert(chain, private).map_err(|error| Problem::File {
-                    path: identity.certificate.clone(),
-                    detail: error.to_string(),
-                })?
-            }
-            None => builder.with_no_client_auth(),
-        };
-        config.alpn_protocols = match key.sharing {
+        identity: own.client_certificate.as_ref().filter(|_| key.trust == Trust::Open),
+        protocols: match key.sharing {
             Sharing::Agreed => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
             Sharing::Own => vec![b"http/1.1".to_vec()],
-        };
-        Ok(config)
+        },
     }
-
-    fn roots_with(&self, files: &[PathBuf]) -> Result<Arc<RootCertStore>, Problem> {
-        let system = self.roots.get_or_init(|| Arc::new(system_roots()));
-        if files.is_empty() {
-            return Ok(system.clone());
-        }
-        let mut roots = RootCertStore::clone(system);
-        for path in files {
-            for certificate in read_certificates(path)? {
-                roots.add(certificate).map_err(|error| bad_file(path, &error))?;
-            }
-        }
-        Ok(Arc::new(roots))
-    }
-}
-
-/// The host's bundle; SSL_CERT_FILE and SSL_CERT_DIR are honoured by the reader. A certificate that cannot be
-/// parsed is left out, as every client does.
-fn system_roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    roots
-}
-
-/// The configuration of a client that is used for http:// only; it trusts nobody and reads no file.
-fn plain_tls() -> ClientConfig {
-    ClientConfig::builder_with_provider(verify::provider())
-        .with_safe_default_protocol_versions()
-        .expect("ring has all suites of TLS 1.2 and 1.3")
-        .with_root_certificates(RootCertStore::empty())
-        .with_no_client_auth()
 }
 
 fn resolver(builder: ClientBuilder, trust: Trust, lookup: Lookup, exempt: BTreeSet<String>) -> ClientBuilder {
@@ -234,40 +171,6 @@ fn resolver(builder: ClientBuilder, trust: Trust, lookup: Lookup, exempt: BTreeS
         Trust::Open => builder.dns_resolver(Arc::new(Open(lookup))),
         Trust::Guarded => builder.dns_resolver(Arc::new(Guarded { lookup, exempt })),
     }
-}
-
-fn bad_file(path: &Path, error: &dyn std::fmt::Display) -> Problem {
-    Problem::File { path: path.to_owned(), detail: error.to_string() }
-}
-
-/// Looks whether the file at `path` holds certificates, before anybody is connected to.
-///
-/// # Errors
-/// [`Problem::File`] where it cannot be read or holds none.
-pub fn check_certificates(path: &Path) -> Result<(), Problem> {
-    read_certificates(path).map(drop)
-}
-
-fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Problem> {
-    let text = std::fs::read(path).map_err(|error| bad_file(path, &error))?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    let certificates = certificates.map_err(|error| bad_file(path, &error))?;
-    if certificates.is_empty() {
-        return Err(bad_file(path, &"no PEM certificate in it"));
-    }
-    Ok(certificates)
-}
-
-fn read_identity(
-    identity: &ClientCertificate,
-) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Problem> {
-    let chain = read_certificates(&identity.certificate)?;
-    let text = std::fs::read(&identity.key).map_err(|error| bad_file(&identity.key, &error))?;
-    let key = PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
-        rustls::pki_types::pem::Error::NoItemsFound => bad_file(&identity.key, &"no PEM key in it"),
-        error => bad_file(&identity.key, &error),
-    })?;
-    Ok((chain, key))
 }
 
 /// The registry whose settings apply to `url`: the one configured for that very host, else the endpoint's own.
@@ -325,75 +228,6 @@ pub(super) fn shown(url: &Url) -> String {
     super::error::clean(&format!("{}://{}{}", url.scheme(), host_of(url), url.path()))
 }
 
-type MakeProxy = fn(Url) -> reqwest::Result<Proxy>;
-
-/// The proxies of one wire, each with its variable's name; the first that is set counts.
-fn variables(settings: &Settings, wire: Wire) -> [(&'static str, &Option<String>, MakeProxy); 2] {
-    let environment = &settings.environment;
-    let all: (_, _, MakeProxy) = ("ALL_PROXY", &environment.all_proxy, Proxy::all);
-    match wire {
-        Wire::Tls => [("HTTPS_PROXY", &environment.https_proxy, Proxy::https), all],
-        Wire::Plain => [("HTTP_PROXY", &environment.http_proxy, Proxy::http), all],
-    }
-}
-
-fn wire_of(url: &Url) -> Wire {
-    if url.scheme() == "https" { Wire::Tls } else { Wire::Plain }
-}
-
-/// A proxy's URL, as curl and Go read it: `host:port` without a scheme means http.
-fn proxy_url(name: &str, value: &str) -> Result<Url, Problem> {
-    // Not quoted: it may hold a password.
-    let unusable = |detail: String| Problem::File { path: name.into(), detail };
-    let text = if value.contains("://") { value.to_owned() } else { format!("http://{value}") };
-    let url = Url::parse(&text).map_err(|error| unusable(format!("it names no proxy: {error}")))?;
-    match url.scheme() {
-        "http" | "https" => Ok(url),
-        other => {
-            Err(unusable(format!("it names a {other:?} proxy, where http:// and https:// are understood")))
-        }
-    }
-}
-
-fn proxies(settings: &Settings, wire: Wire) -> Result<Vec<(Url, Proxy)>, Problem> {
-    let no_proxy = settings.environment.no_proxy.as_deref().and_then(NoProxy::from_string);
-    for (name, value, make) in variables(settings, wire) {
-        let Some(value) = value.as_deref().map(str::trim).filter(|value| !value.is_empty()) else { continue };
-        let url = proxy_url(name, value)?;
-        let proxy = make(url.clone()).map_err(|error| Problem::File {
-            path: name.into(),
-            detail: super::error::clean(&error.to_string()),
-        })?;
-        return Ok(vec![(url, proxy.no_proxy(no_proxy))]);
-    }
-    Ok(Vec::new())
-}
-
-/// Returns the proxy that stands between us and `url`, for messages; `None` where there is none or that is unsure.
-pub(super) fn proxy_before(settings: &Settings, url: &Url) -> Option<String> {
-    let host = url.host_str().filter(|host| !is_loopback_host(host))?;
-    if is_exempt(host, settings.environment.no_proxy.as_deref().unwrap_or_default()) {
-        return None;
-    }
-    let set = variables(settings, wire_of(url)).into_iter().find_map(|(name, value, _)| {
-        let value = value.as_deref().map(str::trim).filter(|value| !value.is_empty())?;
-        Some((name, value))
-    });
-    let (name, value) = set?;
-    Some(format!("the proxy {} ({name})", host_of(&proxy_url(name, value).ok()?)))
-}
-
-/// Whether `NO_PROXY` names the host or a domain above it, or may name a network that it is in.
-fn is_exempt(host: &str, no_proxy: &str) -> bool {
-    no_proxy.split(',').map(str::trim).filter(|entry| !entry.is_empty()).any(|entry| {
-        let domain = entry.trim_start_matches("*.").trim_start_matches('.');
-        entry == "*"
-            || entry.contains('/')
-            || host == domain
-            || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -448,35 +282,6 @@ mod tests {
         }
         check("127.0.0.1:5000/a", "http://127.0.0.1:5001/x", None);
         check("127.0.0.1:5000/a", "http://169.254.169.254/x", None);
-    }
-
-    #[test]
-    fn the_proxy_on_the_way_is_named_where_there_is_one() {
-        let mut settings = Settings::default();
-        settings.environment.https_proxy = Some("u:secret@proxy.example:3128".to_owned());
-        settings.environment.no_proxy = Some(".inside.example, h.example".to_owned());
-        let before = |url: &str| proxy_before(&settings, &Url::parse(url).unwrap());
-        let named = Some("the proxy proxy.example:3128 (HTTPS_PROXY)".to_owned());
-        assert_eq!(before("https://reg.example/v2/"), named);
-        for direct in
-            ["http://reg.example/", "https://a.inside.example/", "https://h.example/", "https://127.0.0.1/"]
-        {
-            assert_eq!(before(direct), None, "{direct}");
-        }
-    }
-
-    #[test]
-    fn a_variable_that_names_no_proxy_is_told() {
-        for (value, part) in [("garbage://p", "garbage"), (":::", "no proxy"), ("socks5://p:1080", "socks5")]
-        {
-            let mut settings = Settings::default();
-            settings.environment.all_proxy = Some(value.to_owned());
-            let problem = proxies(&settings, Wire::Tls).unwrap_err().to_string();
-            assert!(problem.starts_with("ALL_PROXY: ") && problem.contains(part), "{problem}");
-            // The scheme's own comes first, and the other is not used then.
-            settings.environment.https_proxy = Some("http://p:3128".to_owned());
-            assert_eq!(proxies(&settings, Wire::Tls).unwrap().len(), 1);
-        }
     }
 
     #[test]

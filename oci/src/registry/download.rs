@@ -5,12 +5,13 @@
 //! server inside, which the user named, may lead to others inside.
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{StatusCode, Url};
 
 use super::address::{Authority, Kind, classify, is_loopback_host, literal};
 use super::answer::Answer;
-use super::client::{Client, Retrier, join};
+use super::attempts::Retrier;
+use super::client::Client;
 use super::connections::shown;
 use super::endpoint::{Endpoint, host_of};
 use super::error::{Problem, Refusal};
@@ -103,7 +104,7 @@ impl Client {
                 return Ok(UrlAnswer(answer));
             }
             hops += 1;
-            let next = self.redirect(&answer, &url, hops)?;
+            let next = self.next_hop(&answer, &url, hops)?;
             endpoint = match self.place(&answer, &url) {
                 // From here the connection is guarded: names are looked up with the check inside.
                 Kind::Public => endpoint_of(&url)?,
@@ -114,24 +115,6 @@ impl Client {
             };
             url = next;
         }
-    }
-
-    fn redirect(&self, answer: &Answer, url: &Url, hops: u32) -> Result<Url, Problem> {
-        let location = answer.header(LOCATION).ok_or_else(|| Problem::Malformed {
-            host: host_of(url),
-            what: "a redirect".to_owned(),
-            detail: "it has no Location".to_owned(),
-        })?;
-        let next = join(url, location)?;
-        let limit = self.settings().limits.redirects;
-        if hops > limit {
-            return Err(Refusal::Redirects { limit, url: shown(&next) }.into());
-        }
-        let plain_is_fine = url.scheme() == "http";
-        if !(next.scheme() == "https" || next.scheme() == "http" && plain_is_fine) {
-            return Err(Refusal::Scheme { registry: host_of(url), url: shown(&next) }.into());
-        }
-        Ok(next)
     }
 
     /// Returns what kind of address answered. Behind a proxy the peer says nothing about the server, so a name

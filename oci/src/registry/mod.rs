@@ -1,11 +1,12 @@
 //! The registry client: pull and push over the OCI distribution API (distribution-spec 1.1).
 //!
 //! In reading order: what a user sets (`settings`), where things are (`endpoint`, `route`, `scheme`), what may be
-//! connected to (`address`, `dns`, `connections`, `verify`, `no_nss`), who we are (`credentials`, `helper`,
-//! `challenge`, `token`, `auth`), one exchange (`client`, `answer`, `body`, `retry`), and the two directions (`pull`,
-//! `range`, `blob`, `arrival`, `assembly`, `fetch`, `push`, `upload`, `course`, `referrers`, `image`). `login` keeps
-//! credentials for later, `download` gets what is no registry's; `event`, `message`, `error` and `hint` hold what can be
-//! told. The client stores no blob and draws nothing: it hands out verified bytes and events.
+//! connected to (`address`, `dns`, `proxy`, `tls`, `verify`, `connections`, `no_nss`), who we are (`credentials`,
+//! `helper`, `challenge`, `token`, `auth`), one exchange (`client`, `answer`, `body`) and its repetition (`retry`,
+//! `nature`, `attempts`), and the two directions (`pull`, `range`, `blob`, `arrival`, `assembly`, `fetch`, `push`,
+//! `upload`, `course`, `referrers`, `image`). `login` keeps credentials for later, `download` gets what is no
+//! registry's; `event`, `message`, `error` and `hint` hold what can be told. The client stores no blob and draws
+//! nothing: it hands out verified bytes and events.
 //!
 //! Nothing here reads the environment or a clock that reaches an output.
 
@@ -13,6 +14,7 @@ pub mod address;
 mod answer;
 mod arrival;
 mod assembly;
+mod attempts;
 mod auth;
 mod blob;
 mod body;
@@ -32,7 +34,9 @@ mod hint;
 mod image;
 pub mod login;
 mod message;
+mod nature;
 mod no_nss;
+mod proxy;
 mod pull;
 mod push;
 mod range;
@@ -41,6 +45,7 @@ mod retry;
 mod route;
 mod scheme;
 pub mod settings;
+mod tls;
 mod token;
 mod upload;
 mod verify;
@@ -49,7 +54,6 @@ pub use arrival::{Arrival, ArrivalReader};
 pub use blob::BlobStream;
 pub use body::BlobSource;
 pub use client::{Client, Entrance};
-pub use connections::check_certificates;
 pub use download::{Attempts, UrlAnswer, UrlRequest};
 pub use error::{Action, Error, Mismatch, Problem, Refusal};
 pub use event::{Event, Events, Way};
@@ -57,3 +61,4 @@ pub use pull::ResolvedImage;
 pub use push::{PushBlob, PushDocument, PushImage, PushPlan, Pushed, Upload, plan_push};
 pub use retry::RetryPolicy;
 pub use settings::{Environment, Login, RegistrySettings, Settings};
+pub use tls::check_certificates;

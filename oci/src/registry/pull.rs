@@ -7,10 +7,11 @@ use reqwest::{Method, StatusCode};
 
 use super::answer::Answer;
 use super::auth::Subject;
-use super::client::{Client, Request, error, is_nobody_there};
+use super::client::{Client, Request, error};
 use super::endpoint::{Endpoint, Role};
 use super::error::{Action, Error, Problem};
 use super::event::Event;
+use super::nature::is_nobody_there;
 use super::token::Scopes;
 use crate::digest::Algorithm;
 use crate::document::{self, Config, INDEX_DEPTH, Index, Manifest, Root};
@@ -279,10 +280,8 @@ impl Client {
         }
         let mirrored = self.has_mirrors(reference);
         match self.whole_blob(reference, digest, size).await {
-            Err(problem @ Problem::Digest { .. }) if mirrored => {
-                self.distrust_mirrors(reference, &problem);
-                self.whole_blob(reference, digest, size).await
-            }
+            // The mirrors are left.
+            Err(Problem::Digest { .. }) if mirrored => self.whole_blob(reference, digest, size).await,
             done => done,
         }
     }

@@ -8,11 +8,13 @@ use reqwest::header::{CONTENT_RANGE, HeaderValue, RANGE};
 use reqwest::{Method, StatusCode};
 
 use super::answer::Answer;
-use super::client::{Client, Request, Retrier};
+use super::attempts::Retrier;
+use super::client::{Client, Request};
 use super::connections::Sharing;
 use super::endpoint::Endpoint;
 use super::error::Problem;
 use super::event::Event;
+use super::nature::is_break;
 use super::pull::{pull_subject, sources};
 use crate::{Digest, Reference};
 
@@ -142,6 +144,11 @@ impl RangeStream {
     /// Returns the host that is asked, for messages.
     pub fn host(&self) -> String {
         self.sources.first().map(Endpoint::host).unwrap_or_default()
+    }
+
+    /// After wrong bytes: no mirror of the image is asked again.
+    pub fn distrust_mirrors(&self, problem: &Problem) {
+        self.client.distrust_mirrors(&self.reference, problem);
     }
 
     /// Connects if that has not been done, once: a failure is not repaired.
@@ -306,28 +313,6 @@ impl RangeStream {
 
     fn too_large(&self, answer: &Answer, limit: u64) -> Problem {
         Problem::TooLarge { host: answer.host(), what: self.what(), limit }
-    }
-}
-
-/// Whether connections break or stand still, rather than a blob not being there.
-fn is_break(problem: &Problem) -> bool {
-    match problem {
-        Problem::Exhausted { last, .. } => is_break(last),
-        Problem::Truncated { .. } | Problem::Timeout { .. } | Problem::Connection { .. } => true,
-        Problem::Name { .. }
-        | Problem::Tls { .. }
-        | Problem::Status { .. }
-        | Problem::Refused(_)
-        | Problem::ManifestUnknown { .. }
-        | Problem::Unauthorized { .. }
-        | Problem::Document { .. }
-        | Problem::Digest { .. }
-        | Problem::TooLarge { .. }
-        | Problem::Malformed { .. }
-        | Problem::WebPage { .. }
-        | Problem::File { .. }
-        | Problem::Sink { .. }
-        | Problem::Source { .. } => false,
     }
 }
 

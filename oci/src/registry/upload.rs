@@ -8,9 +8,10 @@ use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, LOCA
 use reqwest::{Method, StatusCode, Url};
 
 use super::answer::Answer;
+use super::attempts::Retrier;
 use super::auth::Subject;
 use super::body::{BlobPart, BlobSource, Payload};
-use super::client::{Client, Request, Retrier, join};
+use super::client::{Client, Request, join};
 use super::connections::Sharing;
 use super::course::{self, Course, Mode};
 use super::endpoint::Endpoint;
@@ -50,6 +51,8 @@ enum Step {
     Lost(Problem),
     /// The registry may have some of the bytes.
     Broken(Problem),
+    /// What was sent was wrong, and comes from elsewhere from now on.
+    Unending,
 }
 
 /// What a session's begin has led to.
@@ -167,11 +170,22 @@ impl Transfer<'_> {
             Begun::Session(session, least) => (session, least),
         };
         let sent = self.send(&mut session, least).await;
-        if let Err(Problem::Status { .. } | Problem::Unauthorized { .. } | Problem::Source { .. }) = &sent {
-            // The registry is there and keeps what nobody will end (distribution-spec, "Cancel a blob upload").
-            let _ = tokio::time::timeout(Duration::from_secs(2), self.cancel(session)).await;
+        if let Err(
+            Problem::Status { .. }
+            | Problem::Unauthorized { .. }
+            | Problem::Source { .. }
+            | Problem::Digest { .. },
+        ) = &sent
+        {
+            self.give_back(session).await;
         }
         sent.map(|()| Way::Uploaded)
+    }
+
+    /// Cancels a session of a registry that is there and would keep what nobody will end (distribution-spec, "Cancel
+    /// a blob upload").
+    async fn give_back(&self, session: Session) {
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.cancel(session)).await;
     }
 
     /// Sends the bytes; `session` is the one that is open in the end.
@@ -179,8 +193,9 @@ impl Transfer<'_> {
         let mut retrier = self.client.retrier(&self.endpoint.base, &self.what);
         let mut course = Course::new(self.client.settings().limits.chunk);
         let mut sessions = 0;
+        let mut mirrored = self.mirrored();
         loop {
-            match self.step(session, course.mode()).await? {
+            match self.attempt(session, course.mode(), &mut mirrored).await? {
                 Step::Done => return Ok(()),
                 Step::Continue(next) => {
                     if course.moved(session.offset, next.offset, self.upload.size) == course::Way::Nowhere {
@@ -215,9 +230,18 @@ impl Transfer<'_> {
                     }
                 }
                 Step::Lost(problem) => self.survive_loss(&mut retrier, problem, sessions).await?,
+                Step::Unending => self.give_back(session.clone()).await,
             }
             sessions += 1;
             (*session, least) = self.begin().await?;
+        }
+    }
+
+    /// The repository that the bytes come from, where mirrors stand before it.
+    fn mirrored(&self) -> Option<&Reference> {
+        match &self.upload.source {
+            BlobSource::Remote(reference) => Some(reference).filter(|own| self.client.has_mirrors(own)),
+            BlobSource::File(_) | BlobSource::Part { .. } | BlobSource::Bytes(_) => None,
         }
     }
 
@@ -298,6 +322,26 @@ impl Transfer<'_> {
         })?;
         let least = answer.header(CHUNK_MIN_LENGTH).and_then(|text| text.trim().parse().ok()).unwrap_or(0);
         Ok((Session { url: join(&answer.url, location)?, offset }, least))
+    }
+
+    /// Takes one step. Wrong bytes of a mirror cannot be taken back from the registry: the session is not ended, and
+    /// the blob goes once more, from the registry that was `mirrored`.
+    async fn attempt(
+        &self,
+        session: &Session,
+        mode: Mode,
+        mirrored: &mut Option<&Reference>,
+    ) -> Result<Step, Problem> {
+        match (self.step(session, mode).await, mirrored.take()) {
+            (Err(problem), Some(reference)) if is_wrong_content(&problem) => {
+                self.client.distrust_mirrors(reference, &problem);
+                Ok(Step::Unending)
+            }
+            (step, before) => {
+                *mirrored = before;
+                step
+            }
+        }
     }
 
     async fn step(&self, session: &Session, mode: Mode) -> Result<Step, Problem> {
@@ -428,6 +472,16 @@ impl Transfer<'_> {
                 Ok(None)
             }
         }
+    }
+}
+
+/// Whether what was sent is not what its digest says: found here, or by the registry, where the bytes of several
+/// requests come together.
+fn is_wrong_content(problem: &Problem) -> bool {
+    match problem {
+        Problem::Digest { .. } => true,
+        Problem::Status { messages, .. } => messages.iter().any(|message| message.code == "DIGEST_INVALID"),
+        _ => false,
     }
 }
 
