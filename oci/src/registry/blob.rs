@@ -63,6 +63,9 @@ impl BlobStream {
 
     /// Returns the next bytes; `None` when all of them have been given out and were right.
     ///
+    /// Bytes that were wrong cannot be taken back from whoever has them: where there were mirrors, another stream
+    /// asks none of these.
+    ///
     /// # Errors
     /// [`Error`] with action [`Action::Pull`].
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
@@ -86,7 +89,11 @@ impl BlobStream {
     }
 
     fn verify(&self) -> Result<(), Problem> {
-        verify(&self.range, self.hasher.clone().finish())
+        let verified = verify(&self.range, self.hasher.clone().finish());
+        if let Err(problem) = &verified {
+            self.range.distrust_mirrors(problem);
+        }
+        verified
     }
 }
 
