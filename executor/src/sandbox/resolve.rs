@@ -1,4 +1,4 @@
-//! Paths inside a root by handles only, with the mount points that had to be made and are removed again.
+//! Paths inside a root by handles only, with the mount points that had to be made and, in the image, are removed again.
 //!
 //! A target may be a symbolic link of the image (`/etc/resolv.conf -> ../run/…`), so links are followed, but always inside
 //! the root (openat2(2) RESOLVE_IN_ROOT). No function here takes a path of the host.
@@ -32,7 +32,7 @@ impl Kind {
     }
 }
 
-/// A mount point that did not exist before.
+/// A mount point in the image that did not exist before.
 #[derive(Debug)]
 pub(super) struct Stub {
     /// Where it is, links resolved.
@@ -93,7 +93,10 @@ impl From<Errno> for WalkError {
 }
 
 impl Walk<'_> {
-    /// Returns a handle on the path, made where missing; what was made is appended to `stubs`.
+    /// Returns a handle on the path, made where missing; what was made in the image is appended to `stubs`.
+    ///
+    /// What is made inside another mount stays. A cache directory may be shared: another step makes the same mount point at
+    /// the same moment, or has mounted on this one, and rmdir(2) would detach that mount (Linux since 3.18).
     pub(super) fn make(
         &self,
         path: &Path,
@@ -117,6 +120,7 @@ impl Walk<'_> {
         stubs: &mut Vec<Stub>,
     ) -> std::result::Result<OwnedFd, WalkError> {
         let mut todo: VecDeque<OsString> = components(path);
+        let image = rustix::fs::fstat(self.root)?.st_dev;
         let mut stack =
             vec![(PathBuf::from("/"), open(self.root, Path::new("/"), OFlags::PATH | OFlags::DIRECTORY)?)];
         let mut links = 0;
@@ -135,9 +139,13 @@ impl Walk<'_> {
                 Err(Errno::NOENT) => {
                     let wanted = if todo.is_empty() { kind } else { Kind::Directory };
                     self.refuse_reserved(parent)?;
-                    let parent_is_of_image = made_here == stubs.len();
-                    stubs.push(make_stub(parent, &name, wanted, at.join(&name), parent_is_of_image)?);
-                    made_here = 0;
+                    if rustix::fs::fstat(parent)?.st_dev == image {
+                        let parent_is_of_image = made_here == stubs.len();
+                        stubs.push(make_stub(parent, &name, wanted, at.join(&name), parent_is_of_image)?);
+                        made_here = 0;
+                    } else {
+                        make_lasting(parent, &name, wanted)?;
+                    }
                     rustix::fs::openat(parent, &name, flags, Mode::empty())?
                 }
                 Err(errno) => return Err(errno.into()),
@@ -193,17 +201,29 @@ fn make_stub(
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let parent = rustix::fs::openat(parent, ".", flags, Mode::empty())?;
     let before = modified(&rustix::fs::fstat(&parent)?);
-    match kind {
-        Kind::Directory => rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))?,
-        Kind::File => {
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-            drop(rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644))?);
-        }
-    }
+    make_empty(&parent, name, kind)?;
     let made = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
     let after = modified(&rustix::fs::fstat(&parent)?);
     let identity = (made.st_dev, made.st_ino);
     Ok(Stub { path, parent, name: name.clone(), kind, identity, before, after, parent_is_of_image })
+}
+
+/// Makes a mount point that stays; one that another step has just made will do.
+fn make_lasting(parent: &OwnedFd, name: &OsString, kind: Kind) -> Result<()> {
+    match make_empty(parent, name, kind) {
+        Err(Errno::EXIST) => Ok(()),
+        other => other,
+    }
+}
+
+fn make_empty(parent: &OwnedFd, name: &OsString, kind: Kind) -> Result<()> {
+    match kind {
+        Kind::Directory => rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)),
+        Kind::File => {
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+            rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o644)).map(drop)
+        }
+    }
 }
 
 fn modified(stat: &Stat) -> Timespec {

@@ -3,6 +3,7 @@
 //! Has its own main because [`Spawner::start`] must run before any thread exists. Speaks as much of libtest's command line
 //! as test runners need: `--list`, `--exact NAME`, a filter.
 
+mod caches;
 mod escapes;
 mod fixture;
 mod identity;
@@ -42,10 +43,11 @@ fn main() {
     if arguments.first().is_some_and(|first| first == "--bench") {
         return lifecycle::bench();
     }
-    let cases: Vec<&Case> = [escapes::CASES, identity::CASES, lifecycle::CASES, mounts::CASES, probe::CASES]
-        .into_iter()
-        .flatten()
-        .collect();
+    let cases: Vec<&Case> =
+        [caches::CASES, escapes::CASES, identity::CASES, lifecycle::CASES, mounts::CASES, probe::CASES]
+            .into_iter()
+            .flatten()
+            .collect();
     if arguments.iter().any(|argument| argument == "--list") {
         if !arguments.iter().any(|argument| argument == "--ignored") {
             cases.iter().for_each(|case| println!("{}: test", case.name));
