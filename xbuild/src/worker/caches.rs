@@ -3,9 +3,10 @@
 //! A directory is named by the hash of its namespace and id, so an id is never a path. Who may use it at the
 //! same time is decided by a lock beside it, which the kernel releases when its holder dies.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use executor::sandbox::MountSource;
@@ -39,44 +40,93 @@ impl CacheDirectory {
     }
 }
 
-/// Opens the directory of a cache mount, making it where it is missing.
+/// The mounts of one directory in a step.
+struct Group<'a> {
+    /// Places in the step's list of cache mounts.
+    places: Vec<usize>,
+    /// The first of them, which says what the directory begins as.
+    cache: &'a CacheMount,
+    sharing: CacheSharing,
+}
+
+/// Opens the directories of a step's cache mounts, making what is missing; in the order of `mounts`.
+///
+/// A directory that several mounts name is opened once, as in BuildKit. Every step opens in the order of the directories'
+/// names, so that no two steps wait for each other.
 pub async fn open(
     worker: &BuildWorker,
-    cache: &CacheMount,
+    mounts: &[&CacheMount],
+    step: &Step,
+    inputs: &[Snapshot],
+    context: &StepContext,
+) -> Result<Vec<Arc<CacheDirectory>>, StepError> {
+    let mut names = Vec::new();
+    for cache in mounts {
+        let first = match &cache.from {
+            Some((input, source)) => mounted::shown(worker, &inputs[*input], source).await?,
+            None => None,
+        };
+        names.push(name(cache, first));
+    }
+    let mut opened: Vec<Option<Arc<CacheDirectory>>> = vec![None; mounts.len()];
+    for (name, group) in groups(names, mounts) {
+        let directory = Arc::new(open_one(worker, &name, &group, step, inputs, context).await?);
+        group.places.iter().for_each(|place| opened[*place] = Some(directory.clone()));
+    }
+    Ok(opened.into_iter().map(|directory| directory.expect("every mount is in a group")).collect())
+}
+
+/// The mounts by directory; of several ways of sharing one, the strictest.
+fn groups<'a>(names: Vec<String>, mounts: &[&'a CacheMount]) -> BTreeMap<String, Group<'a>> {
+    let strictness = |sharing: CacheSharing| match sharing {
+        CacheSharing::Shared => 0,
+        CacheSharing::Private => 1,
+        CacheSharing::Locked => 2,
+    };
+    let mut groups = BTreeMap::new();
+    for (place, (name, cache)) in names.into_iter().zip(mounts).enumerate() {
+        let new = || Group { places: Vec::new(), cache, sharing: cache.sharing };
+        let group: &mut Group<'a> = groups.entry(name).or_insert_with(new);
+        group.places.push(place);
+        if strictness(cache.sharing) > strictness(group.sharing) {
+            group.sharing = cache.sharing;
+        }
+    }
+    groups
+}
+
+async fn open_one(
+    worker: &BuildWorker,
+    name: &str,
+    group: &Group<'_>,
     step: &Step,
     inputs: &[Snapshot],
     context: &StepContext,
 ) -> Result<CacheDirectory, StepError> {
-    let first = match &cache.from {
-        Some((input, source)) => mounted::shown(worker, &inputs[*input], source).await?,
-        None => None,
-    };
-    let name = name(cache, first);
+    let cache = group.cache;
     let mounts = worker.store.root().join("mounts");
     if step.no_cache && has_first_content(cache) {
-        begin_anew(worker, &mounts, &name, cache, context)?;
+        begin_anew(worker, &mounts, name, cache, context)?;
     }
-    match cache.sharing {
-        CacheSharing::Shared => {
-            let lock = wait(&mounts.join(format!("{name}.lock")), Sharing::Shared, cache, context).await?;
-            ready(worker, mounts.join(name), cache, inputs, lock).await
+    let base = mounts.join(format!("{name}.lock"));
+    let (name, lock) = match group.sharing {
+        CacheSharing::Shared => (name.to_owned(), wait(&base, Sharing::Shared, cache, context).await?),
+        CacheSharing::Locked => (name.to_owned(), wait(&base, Sharing::Exclusive, cache, context).await?),
+        CacheSharing::Private => first_free(&mounts, name)?,
+    };
+    ready(worker, mounts.join(name), cache, inputs, lock).await
+}
+
+/// The first of `name`, `name.1`, `name.2`, … that nobody uses.
+fn first_free(mounts: &Path, name: &str) -> Result<(String, Lock), StepError> {
+    let mut number = 0_u32;
+    loop {
+        let candidate = if number == 0 { name.to_owned() } else { format!("{name}.{number}") };
+        let path = mounts.join(format!("{candidate}.lock"));
+        if let Attempt::Acquired(lock) = Lock::attempt(&path, Sharing::Exclusive)? {
+            return Ok((candidate, lock));
         }
-        CacheSharing::Locked => {
-            let lock = wait(&mounts.join(format!("{name}.lock")), Sharing::Exclusive, cache, context).await?;
-            ready(worker, mounts.join(name), cache, inputs, lock).await
-        }
-        CacheSharing::Private => {
-            // The first free one of name, name.1, name.2, …
-            let mut number = 0_u32;
-            loop {
-                let name = if number == 0 { name.clone() } else { format!("{name}.{number}") };
-                let path = mounts.join(format!("{name}.lock"));
-                if let Attempt::Acquired(lock) = Lock::attempt(&path, Sharing::Exclusive)? {
-                    return ready(worker, mounts.join(name), cache, inputs, lock).await;
-                }
-                number += 1;
-            }
-        }
+        number += 1;
     }
 }
 
@@ -196,6 +246,32 @@ mod tests {
     use std::os::unix::fs::MetadataExt as _;
 
     use super::*;
+
+    fn mount(sharing: CacheSharing) -> CacheMount {
+        let (id, target) = ("id".to_owned(), "/target".to_owned());
+        CacheMount { id, target, sharing, from: None, mode: 0o755, uid: 0, gid: 0, read_only: false }
+    }
+
+    #[test]
+    fn directories_are_opened_once_each_and_in_the_same_order_by_every_step() {
+        use CacheSharing::{Locked, Private, Shared};
+        fn check(mounts: &[(&str, CacheSharing)], expected: &[(&str, CacheSharing, &[usize])]) {
+            let caches: Vec<CacheMount> = mounts.iter().map(|(_, sharing)| mount(*sharing)).collect();
+            let names = mounts.iter().map(|(name, _)| (*name).to_owned()).collect();
+            let groups = groups(names, &caches.iter().collect::<Vec<_>>());
+            let found: Vec<_> = groups
+                .iter()
+                .map(|(name, group)| (name.as_str(), group.sharing, group.places.as_slice()))
+                .collect();
+            assert_eq!(found, expected);
+        }
+        check(&[], &[]);
+        check(&[("a", Locked), ("b", Locked)], &[("a", Locked, &[0]), ("b", Locked, &[1])]);
+        check(&[("b", Locked), ("a", Locked)], &[("a", Locked, &[1]), ("b", Locked, &[0])]);
+        check(&[("a", Locked), ("b", Shared), ("a", Locked)], &[("a", Locked, &[0, 2]), ("b", Shared, &[1])]);
+        check(&[("a", Shared), ("a", Locked), ("a", Private)], &[("a", Locked, &[0, 1, 2])]);
+        check(&[("a", Shared), ("a", Private)], &[("a", Private, &[0, 1])]);
+    }
 
     #[test]
     fn a_directory_that_another_step_made_meanwhile_stays() {

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use executor::copy::CopyError;
@@ -15,7 +16,7 @@ use executor::sandbox::{
 };
 use executor::tree::Tree;
 use executor::{owner, sandbox};
-use frontend::graph::{BindMount, Mount, Network, RunOp, SecretMount, Security, SshMount, Step};
+use frontend::graph::{BindMount, CacheMount, Mount, Network, RunOp, SecretMount, Security, SshMount, Step};
 use solver::{StepContext, Stream};
 
 use super::caches::{self, CacheDirectory};
@@ -42,7 +43,7 @@ pub struct Ran {
 struct Prepared {
     spec: StepSpec,
     upper: PathBuf,
-    _caches: Vec<CacheDirectory>,
+    _caches: Vec<Arc<CacheDirectory>>,
     _agents: Vec<AgentSocket>,
 }
 
@@ -107,6 +108,13 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), StepError> {
         .map_err(|errno| StepError::io("open", "a pipe")(errno.into()))
 }
 
+/// What a step's mounts come to.
+struct Mounted {
+    mounts: Vec<StepMount>,
+    caches: Vec<Arc<CacheDirectory>>,
+    agents: Vec<AgentSocket>,
+}
+
 async fn prepare(
     worker: &BuildWorker,
     run: &RunOp,
@@ -122,30 +130,8 @@ async fn prepare(
     let writes = worker.scratch_writes()?;
     let upper = writes.upper.clone();
     make_system_directories(&tree, &upper)?;
-    let (mut caches, mut agents) = (Vec::new(), Vec::new());
     let mut env = environment(run, &user.home, step.source_date_epoch);
-    let mut mounts = Vec::new();
-    for mount in &run.mounts {
-        let made = match mount {
-            Mount::Bind(bind) => Some(bind_mount(worker, bind, inputs).await?),
-            Mount::Cache(cache) => {
-                let directory = caches::open(worker, cache, step, inputs, context).await?;
-                let source = directory.handle()?;
-                caches.push(directory);
-                let access = if cache.read_only { Access::ReadOnly } else { Access::ReadWrite };
-                Some(StepMount { target: PathBuf::from(&cache.target), source, access })
-            }
-            Mount::Tmpfs(tmpfs) => Some(StepMount {
-                target: PathBuf::from(&tmpfs.target),
-                source: MountSource::Tmpfs { size: tmpfs.size, mode: 0o1777 },
-                access: Access::ReadWrite,
-            }),
-            Mount::Secret(secret) => secret_mount(worker, secret, &mut env)?,
-            Mount::Ssh(ssh) => ssh_mount(worker, ssh, &mut env, &mut agents)?,
-        };
-        mounts.extend(made);
-    }
-    let network = network(run.network);
+    let Mounted { mounts, caches, agents } = mounts(worker, run, step, inputs, context, &mut env).await?;
     let spec = StepSpec {
         rootfs: Overlay { lowers, writes: Some(writes) },
         args: run.args.iter().map(OsString::from).collect(),
@@ -154,14 +140,10 @@ async fn prepare(
         user: User { uid: user.ids.uid, gid: user.ids.gid, groups: user.groups },
         hostname: hostname(run).to_owned(),
         mounts,
-        pipes: run
-            .files
-            .iter()
-            .map(|file| PipeFile { name: file.name.clone(), data: file.data.clone(), mode: file.mode })
-            .collect(),
+        pipes: pipes(run),
         etc: etc_files(run),
         host_ca: worker.options.host_ca.clone(),
-        network,
+        network: network(run.network),
         security: match run.security {
             Security::Sandbox => sandbox::Security::Sandbox,
             Security::Insecure => sandbox::Security::Insecure,
@@ -171,6 +153,52 @@ async fn prepare(
         ulimits: run.ulimits.iter().map(rlimit).collect::<Result<_, _>>()?,
     };
     Ok(Prepared { spec, upper, _caches: caches, _agents: agents })
+}
+
+/// Opens what the step mounts; secrets and agents may add to its environment.
+async fn mounts(
+    worker: &BuildWorker,
+    run: &RunOp,
+    step: &Step,
+    inputs: &[Snapshot],
+    context: &StepContext,
+    env: &mut Vec<(OsString, OsString)>,
+) -> Result<Mounted, StepError> {
+    let of_caches: Vec<&CacheMount> = run.mounts.iter().filter_map(as_cache).collect();
+    let caches = caches::open(worker, &of_caches, step, inputs, context).await?;
+    let mut directories = caches.iter();
+    let (mut mounts, mut agents) = (Vec::new(), Vec::new());
+    for mount in &run.mounts {
+        let made = match mount {
+            Mount::Bind(bind) => Some(bind_mount(worker, bind, inputs).await?),
+            Mount::Cache(cache) => {
+                let directory = directories.next().expect("each cache mount has a directory");
+                let access = if cache.read_only { Access::ReadOnly } else { Access::ReadWrite };
+                Some(StepMount { target: PathBuf::from(&cache.target), source: directory.handle()?, access })
+            }
+            Mount::Tmpfs(tmpfs) => Some(StepMount {
+                target: PathBuf::from(&tmpfs.target),
+                source: MountSource::Tmpfs { size: tmpfs.size, mode: 0o1777 },
+                access: Access::ReadWrite,
+            }),
+            Mount::Secret(secret) => secret_mount(worker, secret, env)?,
+            Mount::Ssh(ssh) => ssh_mount(worker, ssh, env, &mut agents)?,
+        };
+        mounts.extend(made);
+    }
+    Ok(Mounted { mounts, caches, agents })
+}
+
+fn as_cache(mount: &Mount) -> Option<&CacheMount> {
+    match mount {
+        Mount::Cache(cache) => Some(cache),
+        Mount::Bind(_) | Mount::Tmpfs(_) | Mount::Secret(_) | Mount::Ssh(_) => None,
+    }
+}
+
+fn pipes(run: &RunOp) -> Vec<PipeFile> {
+    let files = run.files.iter();
+    files.map(|file| PipeFile { name: file.name.clone(), data: file.data.clone(), mode: file.mode }).collect()
 }
 
 /// Makes what runc makes in an image that lacks it, and what therefore stays in the layers of every builder.

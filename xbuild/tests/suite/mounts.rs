@@ -53,6 +53,13 @@ fn mt_08_a_locked_directory_has_one_user_and_the_other_waits() {
 }
 
 #[test]
+fn mt_08_a_locked_directory_that_one_step_mounts_twice_is_not_waited_for() {
+    let scratch = Scratch::new().with_busybox();
+    let options = "id=c,sharing=locked --mount=type=cache,id=c,target=/d,sharing=locked";
+    end(start(&scratch, "twice", options, "echo x > /c/file && test \"$(cat /d/file)\" = x")).ok();
+}
+
+#[test]
 fn mt_08_a_shared_directory_is_written_by_both_at_once() {
     let scratch = Scratch::new().with_busybox();
     let meet = |own: &str, other: &str| {
