@@ -208,6 +208,30 @@ impl TemporaryFile {
         being_written().remove(&self.path);
         Ok(())
     }
+
+    /// Gives the file its name unless something has it.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn persist_new(mut self, name: &Path) -> Result<()> {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        match renameat_with(CWD, &self.path, CWD, name, RenameFlags::NOREPLACE) {
+            Ok(()) => {
+                self.persisted = true;
+                being_written().remove(&self.path);
+                Ok(())
+            }
+            Err(rustix::io::Errno::EXIST) => Ok(()),
+            // Not every file system knows the flag (renameat2(2)); links do the same on those that have them.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+                match rustix::fs::link(&self.path, name) {
+                    Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+                    Err(_) => self.persist(name),
+                }
+            }
+            Err(errno) => Err(Error::io("rename to", name)(errno)),
+        }
+    }
 }
 
 impl Drop for TemporaryFile {
@@ -229,6 +253,17 @@ pub fn replace(scratch: &Path, name: &Path, bytes: &[u8]) -> Result<()> {
     let mut temporary = TemporaryFile::create(scratch)?;
     temporary.file.write_all(bytes).map_err(Error::io("write", name))?;
     temporary.persist(name)
+}
+
+/// Creates the file `name` with `bytes`: it is there complete or not at all. A file that is there already stays.
+/// `scratch` is a directory of the same file system.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::NoSpace`].
+pub fn create(scratch: &Path, name: &Path, bytes: &[u8]) -> Result<()> {
+    let mut temporary = TemporaryFile::create(scratch)?;
+    temporary.file.write_all(bytes).map_err(Error::io("write", name))?;
+    temporary.persist_new(name)
 }
 
 /// Removes the temporary files in `directory` whose writers are dead. A directory that is missing has none.
@@ -341,6 +376,16 @@ mod tests {
         replace(directory.path(), &name, b"old").unwrap();
         replace(directory.path(), &name, b"new").unwrap();
         assert_eq!(std::fs::read(&name).unwrap(), b"new");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn creating_leaves_what_is_there_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let name = directory.path().join("name");
+        create(directory.path(), &name, b"first").unwrap();
+        create(directory.path(), &name, b"second").unwrap();
+        assert_eq!(std::fs::read(&name).unwrap(), b"first");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }

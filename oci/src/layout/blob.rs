@@ -326,9 +326,10 @@ impl Layout {
 
     fn place(&self, temporary: TemporaryFile, written: Written) -> Result<Written> {
         self.make_place(written.digest.algorithm())?;
-        temporary.persist(&self.blob_path(&written.digest))?;
-        if let Some(journal) = &self.journal {
-            journal.record(&Journal::blob(&written.digest))?;
+        let put = || temporary.persist(&self.blob_path(&written.digest));
+        match &self.journal {
+            Some(journal) => journal.place(&Journal::blob(&written.digest), put)?,
+            None => put()?,
         }
         Ok(written)
     }

@@ -56,7 +56,8 @@ impl Layout {
         for (name, content) in [("index.json", names::EMPTY_INDEX), ("oci-layout", LAYOUT_FILE)] {
             let path = root.join(name);
             if std::fs::symlink_metadata(&path).is_err() {
-                lock::replace(&layout.blobs(), &path, content.as_bytes())?;
+                // Whoever makes the same layout at the same time may have listed an image by now.
+                lock::create(&layout.blobs(), &path, content.as_bytes())?;
             }
         }
         layout.check_version()?;
@@ -170,16 +171,26 @@ impl Layout {
         lock::sweep(&self.blobs())
     }
 
+    /// Finds out what a blob is that may not be trusted.
     fn reverify(&self, journal: &Journal, digest: &Digest) -> Result<Option<u64>> {
-        let file = self.open_file(&format!("blobs/{}", digest.path()))?;
+        let object = Journal::blob(digest);
+        let file = match self.open_blob(digest) {
+            Ok(file) => file,
+            // Another process has found it wrong.
+            Err(Error::MissingBlob { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
         let (found, size) = Digest::of_reader(file, digest.algorithm())
             .map_err(Error::io("read", &self.blob_path(digest)))?;
         if found == *digest {
-            journal.record(&Journal::blob(digest))?;
+            journal.record(&object)?;
             return Ok(Some(size));
         }
-        self.remove(digest)?;
-        Ok(None)
+        match journal.displace(&object, || self.remove(digest))? {
+            Some(()) => Ok(None),
+            // Another process has put a whole one there meanwhile.
+            None => self.size(digest),
+        }
     }
 
     /// Where blobs are, by algorithm, and where files are written that will be renamed.

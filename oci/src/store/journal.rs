@@ -6,6 +6,10 @@
 //!
 //! `marks/durable` and `marks/boot-<id>` are append-only lists, one object a line. A line that was lost or torn
 //! costs a check, never a wrong answer: marks are written after the data they speak of is on disk.
+//!
+//! An object is in its place a moment before it is in a list. Whoever finds one that it may not trust must not take it
+//! away from the process that is just writing that line, so objects are placed under `marks/lock` shared, and taken away
+//! under it exclusive.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -16,7 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::Digest;
 use crate::error::{Error, Result};
-use crate::lock;
+use crate::lock::{self, Lock, Sharing};
 
 /// A list that has grown by more lines than this, and to twice its size, since it was last rewritten is rewritten
 /// without duplicates and without what is gone.
@@ -79,17 +83,41 @@ impl Journal {
             || self.read_recent(&mut state).is_ok() && state.trusted.contains(object)
     }
 
-    /// Notes that `object` is in its place, whole for this boot.
+    /// Has `put` put `object` in its place and records it; nobody takes it away in between.
+    ///
+    /// # Errors
+    /// Those of `put`, [`Error::Io`], [`Error::NoSpace`].
+    pub fn place<T>(&self, object: &str, put: impl FnOnce() -> Result<T>) -> Result<T> {
+        let _lock = Lock::wait(&self.lock_path(), Sharing::Shared)?;
+        let put = put()?;
+        self.record(object)?;
+        Ok(put)
+    }
+
+    /// Has `remove` take away what is in the place of `object`, unless it may be trusted by now: then another process has
+    /// put it there, and the answer is `None`. `remove` should be quick.
+    ///
+    /// # Errors
+    /// Those of `remove`, [`Error::Io`].
+    pub fn displace<T>(&self, object: &str, remove: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+        let _lock = Lock::wait(&self.lock_path(), Sharing::Exclusive)?;
+        if self.trusts(object) {
+            return Ok(None);
+        }
+        remove().map(Some)
+    }
+
+    /// Notes that `object` is in its place, whole for this boot. What another process may take for a leftover meanwhile
+    /// goes through [`Self::place`].
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::NoSpace`].
     pub fn record(&self, object: &str) -> Result<()> {
         let mut state = self.state();
         state.fresh.push(object.to_owned());
-        if state.trusted.insert(object.to_owned()) {
-            append(&self.recent(), std::iter::once(object))?;
-        }
-        Ok(())
+        state.trusted.insert(object.to_owned());
+        // Also where this process trusts it already: others may have dropped the line when the object was gone.
+        append(&self.recent(), std::iter::once(object))
     }
 
     pub(super) fn make_durable(&self, root: &Path) -> Result<()> {
@@ -145,6 +173,10 @@ impl Journal {
 
     fn durable(&self) -> PathBuf {
         self.directory.join("durable")
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.directory.join("lock")
     }
 
     fn recent(&self) -> PathBuf {

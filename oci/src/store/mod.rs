@@ -8,7 +8,7 @@
 //! packed/<diff id>.<encoding>  which blob is this layer in this encoding
 //! steps/<key>           cache records; what is inside is the solver's
 //! sources/ mounts/ contexts/   of the worker
-//! marks/                which objects survive a power failure
+//! marks/                which objects survive a power failure; marks/lock guards placing them
 //! tmp/<random>/         staging, each locked by its owner
 //! gc.lock               shared to add to a lease, exclusive to prune
 //! ```
@@ -198,5 +198,7 @@ fn check_empty(root: &Path) -> Result<()> {
     Ok(())
 }
 
+#[cfg(test)]
+mod race_tests;
 #[cfg(test)]
 mod tests;

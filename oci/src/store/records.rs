@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Journal, Store};
+use super::{Journal, Store, remove};
 use crate::error::{Error, Result};
 use crate::lock::{Attempt, Holder, Lock};
 use crate::{Descriptor, DiffId, document};
@@ -58,11 +58,15 @@ impl Store {
         if !path.is_dir() {
             return Ok(None);
         }
-        if self.journal().trusts(&Journal::layer(flavour, id)) {
+        let object = Journal::layer(flavour, id);
+        if self.journal().trusts(&object) {
             return Ok(Some(path));
         }
-        super::discard(self, &path)?;
-        Ok(None)
+        match self.journal().displace(&object, || remove::move_away(self, &path))? {
+            // The tree itself goes with the staging directory, without the lock.
+            Some(_trash) => Ok(None),
+            None => Ok(Some(path)),
+        }
     }
 
     /// Moves `from`, a finished directory in `staging`, to its place as an unpacked layer and returns that.
@@ -84,8 +88,7 @@ impl Store {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
         }
-        staging.move_out(from, &path)?;
-        self.journal().record(&Journal::layer(flavour, id))?;
+        self.journal().place(&Journal::layer(flavour, id), || staging.move_out(from, &path))?;
         Ok(path)
     }
 

@@ -13,7 +13,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Mode, OFlags, chmodat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
-use super::Store;
+use super::{Staging, Store};
 use crate::error::{Error, Result};
 use crate::lock::random_name;
 
@@ -26,10 +26,15 @@ const DIRECTORY: OFlags =
 /// # Errors
 /// [`Error::Io`].
 pub fn discard(store: &Store, path: &Path) -> Result<()> {
+    move_away(store, path).map(drop)
+}
+
+/// Moves `path` of a `store` to a staging directory, with which it is removed. What is not there is moved.
+pub(super) fn move_away(store: &Store, path: &Path) -> Result<Staging> {
     let staging = store.staging()?;
     match std::fs::rename(path, staging.path().join("trash")) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(()) => Ok(staging),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(staging),
         Err(error) => Err(Error::io("remove", path)(error)),
     }
 }
