@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use oci::document::{Descriptor, descriptor};
+use oci::document::{Descriptor, Root, descriptor, digest_of};
 use oci::registry::{
     BlobSource, Client, Event, Events, PushBlob, PushDocument, PushImage, RetryPolicy, Settings, Way,
 };
@@ -31,6 +31,37 @@ pub fn client(settings: Settings) -> (Client, Arc<Mutex<Vec<Event>>>) {
     let told: Arc<Mutex<Vec<Event>>> = Arc::default();
     let sink = told.clone();
     (Client::new(settings, Events::new(move |event| sink.lock().unwrap().push(event))), told)
+}
+
+/// All of `source`, to be pushed elsewhere under `tags`. Its blobs stay where they are until a push wants them.
+pub async fn elsewhere(client: &Client, source: &Reference, tags: &[&str]) -> PushImage {
+    let mut image = PushImage::default();
+    let mut pending = vec![(client.root(source).await.unwrap(), tags)];
+    while let Some((root, tags)) = pending.pop() {
+        match &root {
+            Root::Manifest(manifest) => {
+                let parts = manifest.parsed.layers().iter().chain([manifest.parsed.config()]);
+                image.blobs.extend(parts.map(|part| PushBlob {
+                    digest: digest_of(part).unwrap(),
+                    size: part.size(),
+                    media_type: part.media_type().to_string(),
+                    source: BlobSource::Remote(source.clone()),
+                    found_in: Vec::new(),
+                }));
+            }
+            Root::Index(index) => {
+                for child in index.parsed.manifests() {
+                    let name = source.with_digest(digest_of(child).unwrap());
+                    pending.push((client.root(&name).await.unwrap(), &[]));
+                }
+            }
+        }
+        let named = document(root.raw(), root.media_type(), tags);
+        image.documents.push(PushDocument { digest: root.digest(), ..named });
+    }
+    // Each after those that it names.
+    image.documents.reverse();
+    image
 }
 
 /// How a blob got where it was pushed to, each time that it was.

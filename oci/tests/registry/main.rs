@@ -11,6 +11,7 @@ mod harbor;
 mod http2;
 mod leading;
 mod memory;
+mod mirrored;
 mod on_harbor;
 mod parts;
 mod proxy;

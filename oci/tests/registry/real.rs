@@ -6,7 +6,8 @@ use oci::{Digest, Platform, Reference};
 use serde_json::json;
 
 use crate::fixture::{
-    DockerRegistry, blob, client, document, free_port, image, noise, read_blob, settings, skip, ways,
+    DockerRegistry, blob, client, document, elsewhere, free_port, image, noise, read_blob, settings, skip,
+    ways,
 };
 
 fn platform(text: &str) -> Platform {
@@ -212,8 +213,8 @@ async fn an_index_is_copied_whole_from_registry_to_registry() {
     let whole = three_platforms();
     let source = there.reference("multi:1");
     client.push(&plan_push(&source, &whole)).await.unwrap();
-    let tags = ["a".to_owned(), "b".to_owned()];
-    let copy = client.remote_image(&source, &tags).await.unwrap();
+    let tags = ["a", "b"];
+    let copy = elsewhere(&client, &source, &tags).await;
     let target = here.reference("copied");
     client.push(&plan_push(&target, &copy)).await.unwrap();
     let mut found = client.tags(&target).await.unwrap();

@@ -9,7 +9,7 @@ use oci::registry::{BlobSource, Client, Event, Problem, PushBlob, PushDocument, 
 use oci::{Digest, Platform, Reference};
 use serde_json::json;
 
-use crate::fixture::{DockerRegistry, blob, client, document, noise, settings, ways};
+use crate::fixture::{DockerRegistry, blob, client, document, elsewhere, noise, settings, ways};
 use crate::memory::{Habits, Memory, error};
 use crate::server::{Reply, Request, Server};
 
@@ -132,7 +132,7 @@ async fn img_04_an_index_leads_to_manifests_by_sha512() {
         assert!(found.index.is_some());
     }
     // All of it can be pushed elsewhere.
-    let copy = client.remote_image(&server.reference("multi:1"), &["2".to_owned()]).await.unwrap();
+    let copy = elsewhere(&client, &server.reference("multi:1"), &["2"]).await;
     client.push(&plan_push(&server.reference("copy"), &copy)).await.unwrap();
     let found = client.resolve(&server.reference("copy:2"), &platform()).await.unwrap();
     assert_eq!(found.manifest.digest, manifest.digest);

@@ -10,7 +10,7 @@ use oci::registry::{PushBlob, PushImage, plan_push};
 use serde_json::{Value, json};
 
 use super::{Registry, edited, entry, index_of};
-use crate::fixture::{DockerRegistry, blob, client, document, image, noise, read_blob, settings};
+use crate::fixture::{DockerRegistry, blob, client, document, elsewhere, image, noise, read_blob, settings};
 use crate::memory::{Habits, Memory, error};
 use crate::server::{Reply, Request, Server};
 
@@ -80,7 +80,7 @@ async fn check_nested_index() {
         let name = registry.reference("a/b:1");
         let found = client.resolve(&name, &amd64()).await.unwrap();
         assert_eq!(found.manifest.digest, whole.documents[0].digest);
-        let copied = client.remote_image(&name, &["2".to_owned()]).await.unwrap();
+        let copied = elsewhere(&client, &name, &["2"]).await;
         registry.push("a/copy", &copied).await.unwrap();
         let copy = client.digest(&registry.reference("a/copy:2")).await.unwrap();
         assert_eq!(copy, Some(whole.documents[2].digest));
@@ -153,7 +153,7 @@ async fn check_custom_fields() {
         let name = registry.reference("a/b:1");
         let found = client.resolve(&name, &amd64()).await.unwrap();
         assert_eq!(found.manifest.raw, image.documents[0].raw);
-        let copied = client.remote_image(&name, &["2".to_owned()]).await.unwrap();
+        let copied = elsewhere(&client, &name, &["2"]).await;
         registry.push("a/copy", &copied).await.unwrap();
         let copy = client.digest(&registry.reference("a/copy:2")).await.unwrap();
         assert_eq!(copy, Some(image.documents[0].digest));
