@@ -1,57 +1,14 @@
-//! Images as what a push needs: from documents at hand, or from another repository. Sends no blob.
+//! The list of a repository's tags, page by page (distribution-spec, "Listing Tags"). Reads no manifest.
 
 use reqwest::header::LINK;
 use reqwest::{Method, StatusCode, Url};
 
-use super::body::BlobSource;
 use super::client::{Client, Request, error, join};
 use super::connections::shown;
 use super::endpoint::{Endpoint, host_of};
 use super::error::{Action, Error, Problem, Refusal};
-use super::pull::{digest_of, pull_subject};
-use super::push::{PushBlob, PushDocument, PushImage};
-use crate::document::{Descriptor, DocumentError, Index, Manifest, Root};
-use crate::{Digest, Reference};
-
-impl PushImage {
-    /// Adds `manifest` with its config and layers; `source_of` says where each blob's bytes are.
-    ///
-    /// # Errors
-    /// Whatever `source_of` returns.
-    pub fn add_manifest<E>(
-        &mut self,
-        manifest: &Manifest,
-        tags: &[String],
-        mut source_of: impl FnMut(&Descriptor, Digest) -> Result<BlobSource, E>,
-    ) -> Result<(), E> {
-        for descriptor in manifest.parsed.layers().iter().chain([manifest.parsed.config()]) {
-            let digest = digest_of(descriptor).expect("the descriptors of a parsed manifest are checked");
-            self.blobs.push(PushBlob {
-                digest,
-                size: descriptor.size(),
-                media_type: descriptor.media_type().to_string(),
-                source: source_of(descriptor, digest)?,
-                found_in: Vec::new(),
-            });
-        }
-        self.add_document(&Root::Manifest(manifest.clone()), tags);
-        Ok(())
-    }
-
-    /// Adds `index`; the manifests that it names must have been added before.
-    pub fn add_index(&mut self, index: &Index, tags: &[String]) {
-        self.add_document(&Root::Index(index.clone()), tags);
-    }
-
-    fn add_document(&mut self, root: &Root, tags: &[String]) {
-        self.documents.push(PushDocument {
-            raw: root.raw().clone(),
-            digest: root.digest(),
-            media_type: root.media_type().to_owned(),
-            tags: tags.to_vec(),
-        });
-    }
-}
+use super::pull::pull_subject;
+use crate::Reference;
 
 /// Most pages of tags that are read.
 const MAX_PAGES: usize = 10_000;
@@ -60,42 +17,6 @@ const MAX_PAGES: usize = 10_000;
 const PAGE_LIMIT: u64 = 4 << 20;
 
 impl Client {
-    /// Describes all of `source` (every platform of an index) so that it can be pushed elsewhere under `tags`.
-    /// Its blobs stay where they are until a push finds no other way to them.
-    ///
-    /// # Errors
-    /// [`Error`] with action [`Action::Pull`].
-    pub async fn remote_image(&self, source: &Reference, tags: &[String]) -> Result<PushImage, Error> {
-        let mut image = PushImage::default();
-        // Indexes are walked by a stack; each document is stored after those that it names.
-        let root = self.root(source).await?;
-        let mut pending = vec![(root, tags.to_vec(), Expanded::No)];
-        while let Some((root, tags, expanded)) = pending.pop() {
-            match (root, expanded) {
-                (Root::Manifest(manifest), _) => {
-                    let from = |_: &Descriptor, _| Ok::<_, Error>(BlobSource::Remote(source.clone()));
-                    image.add_manifest(&manifest, &tags, from)?;
-                }
-                (Root::Index(index), Expanded::Yes) => image.add_index(&index, &tags),
-                (Root::Index(index), Expanded::No) => {
-                    let children = index.parsed.manifests().clone();
-                    pending.push((Root::Index(index), tags, Expanded::Yes));
-                    if pending.len() > 1000 {
-                        let problem = Problem::Document { source: DocumentError::TooDeep };
-                        return Err(error(Action::Pull, source, problem));
-                    }
-                    for child in &children {
-                        let digest =
-                            digest_of(child).map_err(|problem| error(Action::Pull, source, problem))?;
-                        let child = self.root(&source.with_digest(digest)).await?;
-                        pending.push((child, Vec::new(), Expanded::No));
-                    }
-                }
-            }
-        }
-        Ok(image)
-    }
-
     /// Returns the tags of `reference`'s repository, as the registry orders them.
     ///
     /// # Errors
@@ -139,13 +60,6 @@ impl Client {
         }
         Ok(tags)
     }
-}
-
-/// Whether the children of an index have been added.
-#[derive(Clone, Copy)]
-enum Expanded {
-    No,
-    Yes,
 }
 
 /// The target of `<…>; rel="next"` (RFC 8288).
