@@ -73,7 +73,7 @@ fn processes_that_unpack_the_same_layers_find_them() {
             let start = &start;
             scope.spawn(move || {
                 start.wait();
-                for number in 0..150 {
+                for number in 0..40 {
                     let id = number.to_string();
                     let _ = process.layer("root", &id).unwrap();
                     let staging = process.staging().unwrap();
@@ -85,7 +85,7 @@ fn processes_that_unpack_the_same_layers_find_them() {
             });
         }
     });
-    for number in 0..150 {
+    for number in 0..40 {
         assert!(store.layer("root", &number.to_string()).unwrap().is_some());
     }
 }

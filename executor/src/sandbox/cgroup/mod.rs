@@ -22,6 +22,9 @@ use discover::{Controller, Hierarchy, Version};
 /// How the directories of builders are named.
 const PREFIX: &str = "xbuild-";
 
+/// How often a directory may be lost to a sweep before it was locked: every command that starts at that moment sweeps.
+const MOST_LOSSES: usize = 100;
+
 /// The groups of one builder, made when the first step needs them.
 #[derive(Debug)]
 pub(super) struct Groups {
@@ -161,24 +164,19 @@ impl Groups {
 }
 
 impl Own {
-    /// A sweep may take a directory between its making and its locking, so it is tried a few times.
+    /// Makes and locks a directory. `None` where the host has none for us.
     fn make(hierarchy: &Hierarchy) -> Option<Own> {
-        (0..4).find_map(|_| Own::try_make(hierarchy))
+        (0..MOST_LOSSES).find_map(|_| Own::try_make(hierarchy).transpose())?.ok()
     }
 
-    fn try_make(hierarchy: &Hierarchy) -> Option<Own> {
+    /// Returns `None` where a sweep has taken the directory between its making and its locking.
+    fn try_make(hierarchy: &Hierarchy) -> Result<Option<Own>> {
         let mut random = [0; 16];
-        getrandom::fill(&mut random).ok()?;
+        getrandom::fill(&mut random).map_err(|_| Errno::NOSYS)?;
         let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         let path = hierarchy.base.join(format!("{PREFIX}{name}"));
-        std::fs::create_dir(&path).ok()?;
-        let directory = open(&path)?;
-        rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive).ok()?;
-        let same = rustix::fs::fstat(&directory).ok()?.st_ino
-            == rustix::fs::statat(CWD, &path, AtFlags::empty()).ok()?.st_ino;
-        if !same {
-            return None;
-        }
+        rustix::fs::mkdir(&path, Mode::from_raw_mode(0o755))?;
+        let Some(directory) = lock(&path)? else { return Ok(None) };
         if hierarchy.version == Version::Two {
             for controller in &hierarchy.controllers {
                 let _ = write(&path.join("cgroup.subtree_control"), &format!("+{}", controller.name()));
@@ -190,8 +188,32 @@ impl Own {
             }
             Version::One | Version::Two => DeviceControl::None,
         };
-        Some(Own { base: hierarchy.base.clone(), path, directory, version: hierarchy.version, devices })
+        Ok(Some(Own { base: hierarchy.base.clone(), path, directory, version: hierarchy.version, devices }))
     }
+}
+
+/// Locks a builder's directory, which is then there and stays until the lock is dropped; `None` where somebody else has it
+/// or it is gone.
+fn lock(path: &Path) -> Result<Option<OwnedFd>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
+        Ok(directory) => directory,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(errno) => return Err(errno),
+    };
+    match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => return Ok(None),
+        Err(errno) => return Err(errno),
+    }
+    // Only who holds the lock removes it, so what is there now will be.
+    let found = match rustix::fs::statat(CWD, path, AtFlags::empty()) {
+        Ok(found) => found,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(errno) => return Err(errno),
+    };
+    let same = rustix::fs::fstat(&directory)?.st_ino == found.st_ino;
+    Ok(same.then_some(directory))
 }
 
 impl Drop for Own {
@@ -272,20 +294,20 @@ pub fn sweep() -> usize {
     for hierarchy in discover::hierarchies() {
         let Ok(entries) = std::fs::read_dir(&hierarchy.base) else { continue };
         for entry in entries.flatten() {
-            let path = entry.path();
-            if is_builders(entry.file_name().as_encoded_bytes()) && is_abandoned(&path) {
-                kill_members(&path);
-                removed += usize::from(remove_tree(&path));
+            if is_builders(entry.file_name().as_encoded_bytes()) {
+                removed += usize::from(remove_abandoned(&entry.path()));
             }
         }
     }
     removed
 }
 
-fn is_abandoned(path: &Path) -> bool {
-    open(path).is_some_and(|directory| {
-        rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive).is_ok()
-    })
+/// Removes a builder's directory unless its builder lives. The lock is held meanwhile: one that was made a moment ago
+/// is about to be locked, and steps may run in it then.
+fn remove_abandoned(path: &Path) -> bool {
+    let Ok(Some(_lock)) = lock(path) else { return false };
+    kill_members(path);
+    remove_tree(path)
 }
 
 /// Processes of a dead builder's steps die with it; this is for the moment before they have.

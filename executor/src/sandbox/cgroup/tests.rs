@@ -94,3 +94,48 @@ fn a_sweep_takes_what_is_not_locked() {
     sweep();
     assert!(!alive.exists());
 }
+
+#[test]
+fn a_directory_that_was_just_made_is_its_builders_or_swept_whole() {
+    let hierarchy = discover::hierarchies().into_iter().find(|hierarchy| Own::make(hierarchy).is_some());
+    let Some(hierarchy) = hierarchy else { return println!("SKIP: no control group can be made here") };
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    sweep();
+                }
+            });
+        }
+        let lost: Vec<_> = (0..300)
+            .filter(|_| {
+                let own = Own::make(&hierarchy).expect("groups can be made");
+                // What a sweep may still be about to do to it, it does by now.
+                std::thread::yield_now();
+                std::fs::create_dir(own.path.join("s0")).is_err() || !own.path.is_dir()
+            })
+            .collect();
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(lost, [0; 0], "directories were removed under a living builder");
+    });
+}
+
+#[test]
+fn a_sweep_holds_the_lock_of_what_it_removes() {
+    let Some(base) = discover::hierarchies().into_iter().find_map(|hierarchy| {
+        let own = Own::make(&hierarchy)?;
+        Some(own.base.clone())
+    }) else {
+        return println!("SKIP: no control group can be made here");
+    };
+    let random: String = format!("{:0>32x}", std::process::id());
+    let path = base.join(format!("{PREFIX}{random}"));
+    std::fs::create_dir(&path).expect("groups can be made");
+    let held = lock(&path).expect("it can be locked").expect("nobody else has it");
+    assert!(!remove_abandoned(&path), "its builder lives");
+    assert!(lock(&path).expect("it can be tried").is_none());
+    drop(held);
+    assert!(remove_abandoned(&path));
+    assert!(lock(&path).expect("it can be tried").is_none(), "it is gone");
+}
