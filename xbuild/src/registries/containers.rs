@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use oci::registry::settings::{Checks, Mirror, Route, Serves};
 use toml::de::DeTable;
 
-use super::Places;
+use super::Paths;
 use super::document::{Document, Value};
 use super::words::{self, Wrong};
 use crate::failure::{Class, Failure};
@@ -19,16 +19,16 @@ use crate::failure::{Class, Failure};
 ///
 /// # Errors
 /// A usage failure with the line.
-pub fn read(places: &Places) -> Result<Vec<Route>, Failure> {
+pub fn read(paths: &Paths) -> Result<Vec<Route>, Failure> {
     let mut routes = BTreeMap::new();
-    let main = match &places.containers_chosen {
+    let main = match &paths.containers_chosen {
         Some(path) => Some(Document::read_chosen(path, super::environment::CONTAINERS_FILE)?),
-        None => first(&places.containers)?,
+        None => first(&paths.containers)?,
     };
     if let Some(document) = main {
         parse(&document, &mut routes)?;
     }
-    for directory in &places.containers_additions {
+    for directory in &paths.containers_additions {
         for path in additions(directory)? {
             if let Some(document) = Document::read(&path)? {
                 parse(&document, &mut routes)?;
@@ -203,10 +203,10 @@ mod tests {
             std::fs::write(added.join(name), text).unwrap();
         }
         let absent = directory.path().join("absent");
-        read(&Places {
+        read(&Paths {
             containers: vec![absent.clone(), path],
             containers_additions: vec![added, absent],
-            ..Places::default()
+            ..Paths::default()
         })
     }
 

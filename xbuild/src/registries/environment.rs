@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use oci::registry::Environment;
 
-use super::Places;
+use super::Paths;
 use crate::options::variable;
 
 /// Names xbuild's file of registries.
@@ -21,7 +21,7 @@ fn path(name: &str) -> Option<PathBuf> {
 }
 
 /// Returns where files about registries may be.
-pub fn places() -> Places {
+pub fn paths() -> Paths {
     let home = path("HOME");
     // containers' tools know no XDG_CONFIG_HOME for some of these.
     let home_config = home.map(|home| home.join(".config"));
@@ -29,7 +29,7 @@ pub fn places() -> Places {
     let below = |base: &Option<PathBuf>, rest: &str| base.as_ref().map(|base| base.join(rest));
     let etc = |rest: &str| Some(PathBuf::from("/etc").join(rest));
     let all = |paths: &[Option<PathBuf>]| paths.iter().flatten().cloned().collect();
-    Places {
+    Paths {
         own_chosen: path(OWN_FILE),
         own: all(&[below(&config, "xbuild/registries.toml"), etc("xbuild/registries.toml")]),
         containers_chosen: path(CONTAINERS_FILE),

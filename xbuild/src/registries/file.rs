@@ -5,7 +5,7 @@ use std::path::Path;
 use oci::registry::settings::{ClientCertificate, Verification};
 use toml::de::DeTable;
 
-use super::Places;
+use super::Paths;
 use super::document::{Document, Value};
 use super::said::{Layer, Plain};
 use super::words;
@@ -15,11 +15,11 @@ use crate::failure::Failure;
 ///
 /// # Errors
 /// A usage failure with the line.
-pub fn read(places: &Places) -> Result<Layer, Failure> {
-    if let Some(path) = &places.own_chosen {
+pub fn read(paths: &Paths) -> Result<Layer, Failure> {
+    if let Some(path) = &paths.own_chosen {
         return parse(&Document::read_chosen(path, super::environment::OWN_FILE)?);
     }
-    for path in &places.own {
+    for path in &paths.own {
         if let Some(document) = Document::read(path)? {
             return parse(&document);
         }
@@ -128,7 +128,7 @@ mod tests {
         for name in ["ca.pem", "c.pem", "k.pem"] {
             std::fs::write(directory.path().join(name), "x").unwrap();
         }
-        read(&Places { own_chosen: Some(path), ..Places::default() })
+        read(&Paths { own_chosen: Some(path), ..Paths::default() })
     }
 
     #[test]
@@ -184,10 +184,10 @@ mod tests {
         let second = directory.path().join("second.toml");
         std::fs::write(&second, "[registry.\"h.io\"]\ninsecure = true\n").unwrap();
         let own = vec![directory.path().join("first.toml"), second];
-        let found = read(&Places { own, ..Places::default() }).unwrap();
+        let found = read(&Paths { own, ..Paths::default() }).unwrap();
         assert!(found.registries.contains_key("h.io"));
         let own_chosen = Some(directory.path().join("absent.toml"));
-        let failure = read(&Places { own_chosen, ..Places::default() }).unwrap_err();
+        let failure = read(&Paths { own_chosen, ..Paths::default() }).unwrap_err();
         assert!(
             failure.line.contains("absent.toml") && failure.line.contains("XBUILD_REGISTRIES"),
             "{failure}"

@@ -24,7 +24,7 @@ use said::Layer;
 
 /// Where files about registries may be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Places {
+pub struct Paths {
     /// The user's choice of xbuild's file, which must be there.
     pub own_chosen: Option<PathBuf>,
     /// Where xbuild's file is looked for otherwise, best first.
@@ -43,10 +43,10 @@ pub struct Places {
 ///
 /// # Errors
 /// A usage failure that names file and line.
-pub fn settings(options: &RegistryOptions, places: &Places) -> Result<Settings, Failure> {
-    let file = file::read(places)?;
-    let mut routes = containers::read(places)?;
-    let certificates = certificates::read(&places.certificates);
+pub fn settings(options: &RegistryOptions, paths: &Paths) -> Result<Settings, Failure> {
+    let file = file::read(paths)?;
+    let mut routes = containers::read(paths)?;
+    let certificates = certificates::read(&paths.certificates);
     let layers = [&options.flags, &options.environment, &file, &certificates];
     for route in &mut routes {
         let host = route.prefix.split('/').next().unwrap_or_default();
@@ -77,12 +77,12 @@ mod tests {
 
     use super::*;
 
-    fn places(directory: &Path, own: &str, containers: &str) -> Places {
+    fn paths(directory: &Path, own: &str, containers: &str) -> Paths {
         let (own_path, containers_path) =
             (directory.join("registries.toml"), directory.join("registries.conf"));
         std::fs::write(&own_path, own).unwrap();
         std::fs::write(&containers_path, containers).unwrap();
-        Places { own: vec![own_path], containers: vec![containers_path], ..Places::default() }
+        Paths { own: vec![own_path], containers: vec![containers_path], ..Paths::default() }
     }
 
     fn options(flag: &str) -> RegistryOptions {
@@ -96,15 +96,15 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let own = "[registry.\"h.io\"]\ninsecure = false\nmirrors = [\"m.io\"]\n";
         let containers = "[[registry]]\nlocation = \"h.io\"\ninsecure = true\n[[registry.mirror]]\nlocation = \"other.io\"\n";
-        let places = places(directory.path(), own, containers);
-        let settled = settings(&options("h.io"), &places).unwrap();
+        let paths = paths(directory.path(), own, containers);
+        let settled = settings(&options("h.io"), &paths).unwrap();
         assert_eq!(settled.registries["h.io"].transport, Transport::Http);
         assert_eq!(settled.registries["h.io"].mirrors, ["m.io"]);
         assert!(
             settled.routes[0].mirrors.is_empty(),
             "mirrors of xbuild's file stand for those of containers'"
         );
-        let settled = settings(&RegistryOptions::default(), &places).unwrap();
+        let settled = settings(&RegistryOptions::default(), &paths).unwrap();
         let h = &settled.registries["h.io"];
         assert_eq!((h.transport, h.verification), (Transport::Https, Verification::Full));
     }
@@ -112,9 +112,9 @@ mod tests {
     #[test]
     fn the_number_of_connections_is_the_first_that_is_said() {
         let directory = tempfile::tempdir().unwrap();
-        let places = places(directory.path(), "parallel = 6\n", "");
+        let paths = paths(directory.path(), "parallel = 6\n", "");
         let mut options = RegistryOptions::default();
-        let parallel = |options: &RegistryOptions| settings(options, &places).unwrap().limits.parallel;
+        let parallel = |options: &RegistryOptions| settings(options, &paths).unwrap().limits.parallel;
         assert_eq!(parallel(&options), 6);
         words::parallel(&mut options.environment, "5").unwrap();
         assert_eq!(parallel(&options), 5);
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn without_files_and_flags_nothing_is_set() {
-        let settled = settings(&RegistryOptions::default(), &Places::default()).unwrap();
+        let settled = settings(&RegistryOptions::default(), &Paths::default()).unwrap();
         assert!(settled.registries.is_empty() && settled.routes.is_empty() && settled.ca_files.is_empty());
     }
 }

@@ -47,7 +47,7 @@ impl Registries {
     /// Usage failures of the files that say how registries are reached; the same again for who asks again.
     pub fn client(&self) -> Result<&Client, Failure> {
         let made = self.client.get_or_init(|| {
-            let settings = registries::settings(&self.options, &registries::environment::places())?;
+            let settings = registries::settings(&self.options, &registries::environment::paths())?;
             self.options.notes.iter().for_each(|note| self.tell(note.clone()));
             Ok(Client::new(settings, self.events.clone()))
         });
