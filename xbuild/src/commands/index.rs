@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use oci::Platform;
-use oci::document::{self, Descriptor, DocumentError, INDEX_DEPTH, Index, Manifest, Root};
-use oci::media_type::{self, ManifestKind};
+use oci::document::{self, Descriptor, Index, Root};
+use oci::media_type;
 use oci::reference::Reference;
 use oci::store::{Lease, Store};
 
@@ -20,7 +20,7 @@ use super::send::{self, There};
 use super::{places, print};
 use crate::args::IndexCreateArgs;
 use crate::failure::{Class, Failure};
-use crate::images::{self, Absent, Places, Source, gather};
+use crate::images::{self, Absent, Contents, Places, Source, gather};
 use crate::location::Location;
 use crate::options::{Annotation, Place, annotation, usage};
 
@@ -194,32 +194,11 @@ async fn entries(
     lease: &Lease,
 ) -> Result<(Vec<Entry>, BTreeMap<String, String>), Failure> {
     let mut source = Source::open(places, location, Absent::AskRegistry).await?;
-    gather(places, &mut source, lease).await?;
+    let contents = gather(places, &mut source, lease).await?;
+    check_lists(&contents, &source.shown)?;
     let mut entries = Vec::new();
-    let mut pending = vec![(source.descriptor(), source.root.clone(), 0)];
-    while let Some((descriptor, root, depth)) = pending.pop() {
-        match root {
-            Root::Manifest(manifest) => entries.push(labelled(&source, descriptor, &manifest).await?),
-            Root::Index(_) if depth >= INDEX_DEPTH => {
-                return Err(oci::Error::document(source.shown.clone(), DocumentError::TooDeep).into());
-            }
-            Root::Index(index) => {
-                for child in index.parsed.manifests().iter().rev() {
-                    match media_type::manifest_kind(child.media_type().as_ref()) {
-                        Some(ManifestKind::Manifest | ManifestKind::Index | ManifestKind::Schema1) => {
-                            pending.push((child.clone(), source.document(child).await?, depth + 1));
-                        }
-                        None => {
-                            let why = format!("it lists {:?}", child.media_type().to_string());
-                            return Err(Failure::new(
-                                Class::Source,
-                                &["no index of images", &source.shown, &why],
-                            ));
-                        }
-                    }
-                }
-            }
-        }
+    for listed in &contents.listed {
+        entries.push(labelled(&source, &contents, listed.clone()).await?);
     }
     let annotations = match &source.root {
         Root::Index(index) => index.parsed.annotations().clone().unwrap_or_default().into_iter().collect(),
@@ -228,17 +207,31 @@ async fn entries(
     Ok((entries, annotations))
 }
 
-/// An entry with its platform: as the index says it, else as the image's config does.
-async fn labelled(source: &Source, descriptor: Descriptor, manifest: &Manifest) -> Result<Entry, Failure> {
-    let from = source.shown.clone();
-    if document::is_attestation(&descriptor) || document::platform_of(&descriptor).is_some() {
-        return Ok(Entry { descriptor, from });
+/// Refuses indexes that list other things than images.
+fn check_lists(contents: &Contents, shown: &str) -> Result<(), Failure> {
+    let mut listed = contents.indexes().flat_map(|index| index.parsed.manifests());
+    match listed.find(|entry| media_type::manifest_kind(entry.media_type().as_ref()).is_none()) {
+        Some(other) => {
+            let why = format!("it lists {:?}", other.media_type().to_string());
+            Err(Failure::new(Class::Source, &["no index of images", shown, &why]))
+        }
+        None => Ok(()),
     }
-    let config = source.config(manifest).await?.parsed;
+}
+
+/// An entry with its platform: as the index says it, else as the image's config does.
+async fn labelled(source: &Source, contents: &Contents, listed: Descriptor) -> Result<Entry, Failure> {
+    let from = source.shown.clone();
+    if document::is_attestation(&listed) || document::platform_of(&listed).is_some() {
+        return Ok(Entry { descriptor: listed, from });
+    }
+    let manifest =
+        contents.manifests().find(|manifest| manifest.digest.to_string() == listed.digest().as_ref());
+    let config = source.config(manifest.expect("what is listed was read")).await?.parsed;
     if config.os.is_empty() || config.architecture.is_empty() {
         let why = "its config names no operating system or no architecture";
         return Err(Failure::new(Class::Source, &["image without a platform", &from, why]));
     }
     let platform = config.platform().normalize();
-    Ok(Entry { descriptor: document::labelled(descriptor, &platform), from })
+    Ok(Entry { descriptor: document::labelled(listed, &platform), from })
 }

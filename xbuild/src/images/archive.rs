@@ -4,6 +4,7 @@
 //! by one, and what is no regular file is not there (reliability IMG-11). An archive that is compressed, or comes
 //! through a pipe, is spooled first. It knows no image; `docker` and `source` read what the members mean.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write as _};
@@ -258,32 +259,48 @@ fn spool(places: &Places, input: impl io::BufRead, shown: &str) -> Result<(PathB
     Ok((path, file))
 }
 
-/// A file of which only so many bytes are read: contents are passed over by seeking, names are not.
+/// Why no more of a file is read.
+#[derive(Debug, thiserror::Error)]
+enum Obstacle {
+    #[error("its headers are larger than the limit of {HEADERS} bytes")]
+    Headers,
+    #[error(transparent)]
+    Io(io::Error),
+}
+
+/// A file of which only so many bytes are read: contents are passed over by seeking, names are not. What stops it is
+/// noted, since the tar reader's errors do not tell that from bytes that are no header.
 struct Metered<'a> {
     file: &'a File,
     left: u64,
+    obstacle: &'a RefCell<Option<Obstacle>>,
+}
+
+impl Metered<'_> {
+    /// Notes what stops the reader; returns an error that looks the same to it.
+    fn stopped(&self, obstacle: Obstacle) -> io::Error {
+        let kind = match &obstacle {
+            Obstacle::Headers => io::ErrorKind::Other,
+            Obstacle::Io(error) => error.kind(),
+        };
+        let error = io::Error::new(kind, obstacle.to_string());
+        self.obstacle.replace(Some(obstacle));
+        error
+    }
 }
 
 impl Read for Metered<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read(buffer)?;
-        self.left = self.left.checked_sub(read as u64).ok_or_else(|| {
-            io::Error::other(format!("its headers are larger than the limit of {HEADERS} bytes"))
-        })?;
+        let read = self.file.read(buffer).map_err(|error| self.stopped(Obstacle::Io(error)))?;
+        self.left = self.left.checked_sub(read as u64).ok_or_else(|| self.stopped(Obstacle::Headers))?;
         Ok(read)
     }
 }
 
 impl Seek for Metered<'_> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.file.seek(to)
+        self.file.seek(to).map_err(|error| self.stopped(Obstacle::Io(error)))
     }
-}
-
-/// Whether a reason is one of ours or the kernel's, rather than the tar reader's view of bytes that are no header.
-fn is_own(error: &io::Error) -> bool {
-    let text = error.to_string();
-    text.contains("its headers are larger") || text.contains("os error")
 }
 
 fn no_archive(shown: &str, why: &str) -> Failure {
@@ -297,13 +314,14 @@ fn index(file: &File, shown: &str) -> Result<BTreeMap<String, Member>, Failure> 
     if length == 0 {
         return Err(no_archive(shown, "it is empty"));
     }
-    let mut archive = tar::Archive::new(Metered { file, left: HEADERS });
+    let obstacle = RefCell::new(None);
+    let mut archive = tar::Archive::new(Metered { file, left: HEADERS, obstacle: &obstacle });
     let (mut members, mut begun) = (BTreeMap::new(), false);
     for entry in archive.entries_with_seek().map_err(unreadable)? {
-        let entry = entry.map_err(|error| match (is_own(&error), begun) {
-            (true, _) => unreadable(error),
-            (false, true) => no_archive(shown, "it is cut off or damaged"),
-            (false, false) => no_archive(shown, "it is no tar archive"),
+        let entry = entry.map_err(|_| match (obstacle.take(), begun) {
+            (Some(obstacle), _) => damaged(shown, &obstacle.to_string()),
+            (None, true) => no_archive(shown, "it is cut off or damaged"),
+            (None, false) => no_archive(shown, "it is no tar archive"),
         })?;
         begun = true;
         let Some((name, member)) = member(&entry) else { continue };

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use oci::document::{self, Descriptor, DocumentError, INDEX_DEPTH, Manifest, Root};
+use oci::document::{self, Descriptor, DocumentError, INDEX_DEPTH, Index, Manifest, Root};
 use oci::media_type::{self, ManifestKind};
 use oci::{Digest, Platform};
 
@@ -22,6 +22,8 @@ pub struct Contents {
     pub root: Descriptor,
     /// Manifests and indexes; the root comes last.
     pub documents: Vec<Root>,
+    /// The manifests as they are listed, in that order: one of several names or platforms more than once.
+    pub listed: Vec<Descriptor>,
     /// Configs, layers and other blobs.
     pub blobs: BTreeMap<Digest, Descriptor>,
 }
@@ -32,15 +34,20 @@ impl Contents {
     /// # Errors
     /// Where one of them cannot be had.
     pub async fn of(source: &Source) -> Result<Self, Failure> {
-        let mut contents = Self { root: source.descriptor(), documents: Vec::new(), blobs: BTreeMap::new() };
+        let root = source.descriptor();
+        let (documents, listed, blobs) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let mut contents = Self { root: root.clone(), documents, listed, blobs };
         // A stack of what is to be done: an index is added after what it names.
-        let mut pending = vec![Task::Read(source.root.clone(), 0)];
+        let mut pending = vec![Task::Read(root, source.root.clone(), 0)];
         let mut count = 0_usize;
         while let Some(task) = pending.pop() {
             match task {
                 Task::Add(root) => contents.add(root),
-                Task::Read(Root::Manifest(manifest), _) => contents.add_manifest(manifest)?,
-                Task::Read(Root::Index(index), depth) => {
+                Task::Read(listed, Root::Manifest(manifest), _) => {
+                    contents.listed.push(listed);
+                    contents.add_manifest(manifest)?;
+                }
+                Task::Read(_, Root::Index(index), depth) => {
                     let children = index.parsed.manifests().clone();
                     pending.push(Task::Add(Root::Index(index)));
                     count += children.len();
@@ -50,7 +57,8 @@ impl Contents {
                     for child in children.into_iter().rev() {
                         match media_type::manifest_kind(child.media_type().as_ref()) {
                             Some(ManifestKind::Manifest | ManifestKind::Index | ManifestKind::Schema1) => {
-                                pending.push(Task::Read(source.document(&child).await?, depth + 1));
+                                let document = source.document(&child).await?;
+                                pending.push(Task::Read(child, document, depth + 1));
                             }
                             None => contents.add_blob(&child)?,
                         }
@@ -66,6 +74,14 @@ impl Contents {
         self.documents.iter().filter_map(|root| match root {
             Root::Manifest(manifest) => Some(manifest),
             Root::Index(_) => None,
+        })
+    }
+
+    /// Returns the indexes.
+    pub fn indexes(&self) -> impl Iterator<Item = &Index> {
+        self.documents.iter().filter_map(|root| match root {
+            Root::Index(index) => Some(index),
+            Root::Manifest(_) => None,
         })
     }
 
@@ -91,7 +107,8 @@ impl Contents {
 
 /// What is to be done with a document.
 enum Task {
-    Read(Root, usize),
+    /// As it is listed, and how deep.
+    Read(Descriptor, Root, usize),
     Add(Root),
 }
 

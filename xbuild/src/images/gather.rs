@@ -12,11 +12,11 @@ use super::place::Blob;
 use super::source::Source;
 use crate::failure::Failure;
 
-/// Brings them, under `lease`.
+/// Brings them, under `lease`; returns all that the image consists of.
 ///
 /// # Errors
 /// Source failures of what cannot be read, resource failures of the store.
-pub async fn gather(places: &Places, source: &mut Source, lease: &Lease) -> Result<(), Failure> {
+pub async fn gather(places: &Places, source: &mut Source, lease: &Lease) -> Result<Contents, Failure> {
     let store = places.store()?.clone();
     pack::pack(places, source, store.layout()).await?;
     let contents = Contents::of(source).await?;
@@ -38,5 +38,6 @@ pub async fn gather(places: &Places, source: &mut Source, lease: &Lease) -> Resu
         bring(store.layout(), source, digest, descriptor).await?;
     }
     put_documents(store.layout(), &contents)?;
-    remember(&store, source, &contents)
+    remember(&store, source, &contents)?;
+    Ok(contents)
 }

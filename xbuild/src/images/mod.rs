@@ -3,11 +3,12 @@
 //! In reading order: `archive` (tar files by offset), `docker` (what `docker save` writes), `choose` (one of a layout's
 //! images), `place` (where the bytes of blobs are), `source` (an opened image: documents by digest, blobs wherever they
 //! are), `contents` (all that an image consists of), `pack` (uncompressed layers to gzip), `fill` (blobs into a layout),
-//! `remote` (those of registries into archives), `target` (store, layout, archives), `push` (registries), `gather` (what
-//! an index needs in the store). Whatever is read is verified on the way; documents travel as the bytes they are, so a
-//! copy has its original's digest.
+//! `remote` (those of registries into archives), `written` (what comes of writing), `archiving` (archives), `push`
+//! (registries), `target` (any of them, the store, layouts), `gather` (what an index needs in the store). Whatever is read
+//! is verified on the way; documents travel as the bytes they are, so a copy has its original's digest.
 
 mod archive;
+mod archiving;
 mod choose;
 mod contents;
 mod docker;
@@ -19,6 +20,7 @@ mod push;
 mod remote;
 mod source;
 mod target;
+mod written;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -29,10 +31,13 @@ use oci::layout::Layout;
 use oci::registry::Client;
 use oci::store::{Staging, Store};
 
+pub use archiving::standard_output;
+pub use contents::Contents;
 pub use gather::gather;
 pub use push::stored;
 pub use source::{Absent, Source, archived};
-pub use target::{abandon, check_digest, into_store, shown, standard_output, write};
+pub use target::{abandon, into_store, write};
+pub use written::{check_digest, shown};
 
 use crate::failure::Failure;
 use crate::image::{self, StoredImage};

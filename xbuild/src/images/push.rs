@@ -7,7 +7,7 @@ use oci::registry::{Problem, PushBlob, PushDocument, PushImage, Pushed, plan_pus
 use super::Places;
 use super::contents::Contents;
 use super::source::Source;
-use super::target::{Written, check_digest};
+use super::written::{Written, check_digest};
 use crate::failure::{Class, Failure};
 
 /// Describes an image for a push under `tags`.
