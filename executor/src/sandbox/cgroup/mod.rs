@@ -290,23 +290,20 @@ fn is_builders(name: &[u8]) -> bool {
 
 /// Removes the groups of builders that were killed. Returns how many directories went.
 pub fn sweep() -> usize {
-    let mut removed = 0;
-    for hierarchy in discover::hierarchies() {
-        let Ok(entries) = std::fs::read_dir(&hierarchy.base) else { continue };
-        for entry in entries.flatten() {
-            if is_builders(entry.file_name().as_encoded_bytes()) {
-                removed += usize::from(remove_abandoned(&entry.path()));
-            }
-        }
-    }
-    removed
+    discover::hierarchies().iter().map(|hierarchy| sweep_in(&hierarchy.base)).sum()
+}
+
+fn sweep_in(base: &Path) -> usize {
+    let Ok(entries) = std::fs::read_dir(base) else { return 0 };
+    let ours = entries.flatten().filter(|entry| is_builders(entry.file_name().as_encoded_bytes()));
+    ours.filter(|entry| remove_abandoned(&entry.path(), kill_members)).count()
 }
 
 /// Removes a builder's directory unless its builder lives. The lock is held meanwhile: one that was made a moment ago
 /// is about to be locked, and steps may run in it then.
-fn remove_abandoned(path: &Path) -> bool {
+fn remove_abandoned(path: &Path, end_members: impl FnOnce(&Path)) -> bool {
     let Ok(Some(_lock)) = lock(path) else { return false };
-    kill_members(path);
+    end_members(path);
     remove_tree(path)
 }
 

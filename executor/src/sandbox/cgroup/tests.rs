@@ -65,77 +65,62 @@ fn a_limit_that_cannot_be_kept_is_an_error() {
     assert_eq!(step.verdicts(), (OutOfMemory::Unwatched, PidsLimit::Unwatched));
 }
 
+/// A group in which no other process of this machine sweeps.
+struct Private(PathBuf);
+
+impl Private {
+    fn make(test: &str) -> Option<Private> {
+        let made = discover::hierarchies().into_iter().find_map(|hierarchy| {
+            let path = hierarchy.base.join(format!("{PREFIX}{test}-{}", std::process::id()));
+            std::fs::create_dir(&path).is_ok().then_some(Private(path))
+        });
+        if made.is_none() {
+            println!("SKIP: no control group can be made here");
+        }
+        made
+    }
+
+    /// The directory of a builder.
+    fn builder(&self, digit: char) -> PathBuf {
+        let path = self.0.join(format!("{PREFIX}{}", String::from(digit).repeat(32)));
+        std::fs::create_dir(&path).expect("groups can be made");
+        path
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        remove_tree(&self.0);
+    }
+}
+
 #[test]
 fn a_sweep_takes_what_is_not_locked() {
-    let base = discover::hierarchies().into_iter().map(|hierarchy| hierarchy.base).find(|base| {
-        let probe = base.join(format!("{PREFIX}probe-{}", std::process::id()));
-        rustix::fs::mkdir(&probe, Mode::from_raw_mode(0o755)).is_ok() && rustix::fs::rmdir(&probe).is_ok()
-    });
-    let Some(base) = base else { return println!("SKIP: no control group can be made here") };
-    let path = |digit: char| {
-        let random: String =
-            std::iter::repeat_n(digit, 24).chain(format!("{:08x}", std::process::id()).chars()).collect();
-        base.join(format!("{PREFIX}{random}"))
-    };
-    let (dead, alive) = (path('d'), path('a'));
-    let foreign = base.join(format!("{PREFIX}somebody-{}", std::process::id()));
+    let Some(base) = Private::make("sweep") else { return };
+    let (dead, alive) = (base.builder('d'), base.builder('a'));
+    let foreign = base.0.join(format!("{PREFIX}somebody"));
     std::fs::create_dir(&foreign).expect("groups can be made");
-    std::fs::create_dir(&alive).expect("groups can be made");
-    let lock = open(&alive).expect("it was just made");
-    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).expect("nobody else has it");
-    std::fs::create_dir(&dead).expect("groups can be made");
     std::fs::create_dir(dead.join("s0")).expect("groups can be made");
-    sweep();
+    let held = lock(&alive).expect("it can be locked").expect("nobody else has it");
+    assert_eq!(sweep_in(&base.0), 1);
     assert!(!dead.exists());
     assert!(alive.exists());
     assert!(foreign.exists(), "a group that only starts like ours is somebody else's");
-    std::fs::remove_dir(&foreign).expect("it is empty");
-    drop(lock);
-    sweep();
+    drop(held);
+    assert_eq!(sweep_in(&base.0), 1);
     assert!(!alive.exists());
 }
 
 #[test]
-fn a_directory_that_was_just_made_is_its_builders_or_swept_whole() {
-    let hierarchy = discover::hierarchies().into_iter().find(|hierarchy| Own::make(hierarchy).is_some());
-    let Some(hierarchy) = hierarchy else { return println!("SKIP: no control group can be made here") };
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for _ in 0..3 {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    sweep();
-                }
-            });
-        }
-        let lost: Vec<_> = (0..300)
-            .filter(|_| {
-                let own = Own::make(&hierarchy).expect("groups can be made");
-                // What a sweep may still be about to do to it, it does by now.
-                std::thread::yield_now();
-                std::fs::create_dir(own.path.join("s0")).is_err() || !own.path.is_dir()
-            })
-            .collect();
-        stop.store(true, Ordering::Relaxed);
-        assert_eq!(lost, [0; 0], "directories were removed under a living builder");
-    });
-}
-
-#[test]
 fn a_sweep_holds_the_lock_of_what_it_removes() {
-    let Some(base) = discover::hierarchies().into_iter().find_map(|hierarchy| {
-        let own = Own::make(&hierarchy)?;
-        Some(own.base.clone())
-    }) else {
-        return println!("SKIP: no control group can be made here");
-    };
-    let random: String = format!("{:0>32x}", std::process::id());
-    let path = base.join(format!("{PREFIX}{random}"));
-    std::fs::create_dir(&path).expect("groups can be made");
+    let Some(base) = Private::make("lock") else { return };
+    let path = base.builder('b');
     let held = lock(&path).expect("it can be locked").expect("nobody else has it");
-    assert!(!remove_abandoned(&path), "its builder lives");
-    assert!(lock(&path).expect("it can be tried").is_none());
+    assert!(!remove_abandoned(&path, |_| panic!("its builder lives")));
     drop(held);
-    assert!(remove_abandoned(&path));
+    let mut taken = None;
+    let removed = remove_abandoned(&path, |path| taken = lock(path).expect("it can be tried"));
+    assert!(taken.is_none(), "a builder has taken it, and its steps are killed");
+    assert!(removed);
     assert!(lock(&path).expect("it can be tried").is_none(), "it is gone");
 }
