@@ -90,8 +90,9 @@ impl BlobStream {
 
     fn verify(&self) -> Result<(), Problem> {
         let verified = verify(&self.range, self.hasher.clone().finish());
-        if let Err(problem) = &verified {
-            self.range.distrust_mirrors(problem);
+        match &verified {
+            Ok(()) => self.range.tell_pulled(),
+            Err(problem) => self.range.distrust_mirrors(problem),
         }
         verified
     }

@@ -10,7 +10,7 @@ use futures_util::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
 
 use super::client::{Client, Meter};
-use super::error::Problem;
+use super::error::{Action, Problem};
 use super::event::{Event, Events};
 use super::push::Upload;
 use crate::digest::Hasher;
@@ -19,9 +19,9 @@ use crate::{Digest, Reference};
 /// Where a blob's bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BlobSource {
-    /// In a file whose bytes are known to be right.
+    /// In a file of its own.
     File(PathBuf),
-    /// In a part of a file that others may have written; verified while it is sent in one piece.
+    /// In a part of a file.
     Part {
         /// The file.
         path: PathBuf,
@@ -75,15 +75,8 @@ impl BlobPart {
     /// Opens the stream from its start.
     pub async fn open(&self, client: &Client) -> Result<(reqwest::Body, Arc<Meter>), Problem> {
         let chunks = match &self.source {
-            BlobSource::File(path) => {
-                let check = Check::none();
-                read_file(path, self.from, self.length, check).map_err(|source| self.unreadable(source))?
-            }
-            BlobSource::Part { path, offset } => {
-                let check = self.check();
-                let read = read_file(path, offset + self.from, self.length, check);
-                read.map_err(|source| self.unreadable(source))?
-            }
+            BlobSource::File(path) => self.read(path, 0)?,
+            BlobSource::Part { path, offset } => self.read(path, *offset)?,
             BlobSource::Bytes(bytes) => self.slices(bytes)?,
             BlobSource::Remote(reference) => self.forward(client, reference),
         };
@@ -97,10 +90,12 @@ impl BlobPart {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// A blob that is sent whole can be verified; of the rest of one the registry compares the digest.
-    fn check(&self) -> Check {
+    /// Reads the blob, which starts at `offset` of a file. One that is sent whole is verified on the way; what is
+    /// wrong with another one shows when the registry compares the digest, see [`damage`].
+    fn read(&self, path: &Path, offset: u64) -> Result<Chunks, Problem> {
         let whole = self.from == 0 && self.length == self.size;
-        Check(whole.then(|| (self.digest, self.digest.algorithm().hasher())))
+        let check = whole.then(|| Check::new(path, self.digest));
+        read_file(path, offset + self.from, self.length, check).map_err(|source| self.unreadable(source))
     }
 
     fn unreadable(&self, source: io::Error) -> Problem {
@@ -196,33 +191,61 @@ fn tokio_stream(mut chunks: Chunks) -> impl Stream<Item = io::Result<Bytes>> + S
     futures_util::stream::poll_fn(move |context| chunks.poll_recv(context))
 }
 
-/// Compares what is read with a digest, where there is one to compare with.
-struct Check(Option<(Digest, Hasher)>);
+/// Packs a problem for a way that only takes errors of IO.
+fn carried(problem: Problem) -> io::Error {
+    io::Error::other(super::client::error(Action::Push, "", problem))
+}
+
+/// Compares what is read with a digest.
+struct Check {
+    path: PathBuf,
+    digest: Digest,
+    hasher: Hasher,
+}
 
 impl Check {
-    fn none() -> Self {
-        Self(None)
+    fn new(path: &Path, digest: Digest) -> Self {
+        Self { path: path.to_owned(), digest, hasher: digest.algorithm().hasher() }
     }
 
     /// Takes the next bytes; `left` more follow.
-    fn take(&mut self, bytes: &[u8], left: u64) -> io::Result<()> {
-        let Some((expected, hasher)) = &mut self.0 else { return Ok(()) };
-        hasher.update(bytes);
+    fn take(&mut self, bytes: &[u8], left: u64) -> Result<(), Problem> {
+        self.hasher.update(bytes);
         if left > 0 {
             return Ok(());
         }
-        let found = hasher.clone().finish();
-        if found == *expected {
-            return Ok(());
+        match self.hasher.clone().finish() {
+            found if found == self.digest => Ok(()),
+            found => Err(self.damaged(format!("has the digest {found}"))),
         }
-        let what = format!("blob {expected} is damaged: its bytes have the digest {found}");
-        Err(io::Error::new(io::ErrorKind::InvalidData, what))
     }
+
+    fn damaged(&self, what: String) -> Problem {
+        Problem::Damaged { digest: self.digest, path: self.path.clone(), what }
+    }
+}
+
+/// Says what is wrong with the bytes of a blob that a registry does not take for what its digest says; `None` where it
+/// is nothing, or where the bytes are in no file.
+pub(super) async fn damage(upload: &Upload) -> Option<Problem> {
+    let (path, offset) = match &upload.source {
+        BlobSource::File(path) => (path, 0),
+        BlobSource::Part { path, offset } => (path, *offset),
+        BlobSource::Bytes(_) | BlobSource::Remote(_) => return None,
+    };
+    let check = Check::new(path, upload.digest);
+    let mut chunks = read_file(path, offset, upload.size, Some(check)).ok()?;
+    while let Some(chunk) = chunks.recv().await {
+        if let Err(error) = chunk {
+            return error.downcast::<super::error::Error>().ok().map(|error| *error.problem);
+        }
+    }
+    None
 }
 
 /// Reads `length` bytes from `from` on a thread that may block. The last of them are held back until all are
 /// checked.
-fn read_file(path: &Path, from: u64, length: u64, mut check: Check) -> io::Result<Chunks> {
+fn read_file(path: &Path, from: u64, length: u64, mut check: Option<Check>) -> io::Result<Chunks> {
     let mut file = std::fs::File::open(path)?;
     let (sender, receiver) = mpsc::channel(AHEAD);
     tokio::task::spawn_blocking(move || {
@@ -232,9 +255,10 @@ fn read_file(path: &Path, from: u64, length: u64, mut check: Check) -> io::Resul
             let want = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK);
             let mut buffer = BytesMut::zeroed(want);
             left -= want as u64;
-            let read = std::mem::replace(&mut start, Ok(()))
-                .and_then(|()| file.read_exact(&mut buffer))
-                .and_then(|()| check.take(&buffer, left));
+            let read =
+                std::mem::replace(&mut start, Ok(())).and_then(|()| file.read_exact(&mut buffer)).and_then(
+                    |()| check.as_mut().map_or(Ok(()), |check| check.take(&buffer, left).map_err(carried)),
+                );
             let failed = read.is_err();
             if sender.blocking_send(read.map(|()| buffer.freeze())).is_err() || failed {
                 return;

@@ -67,6 +67,14 @@ impl Error {
         matches!(*self.problem, Problem::File { .. })
     }
 
+    /// Returns the blob that was to be sent and is damaged here, where that is what is wrong.
+    pub fn damaged(&self) -> Option<Digest> {
+        match &*self.problem {
+            Problem::Damaged { digest, .. } => Some(*digest),
+            _ => None,
+        }
+    }
+
     /// Returns whether the registry does not let us do this: there or with these credentials it never will. What is
     /// only full is not meant.
     pub fn is_denied(&self) -> bool {
@@ -235,6 +243,16 @@ pub enum Problem {
         what: String,
         /// Why.
         source: io::Error,
+    },
+    /// The bytes to be sent are not what their digest says.
+    #[error("blob {digest} is damaged: {} {what}", path.display())]
+    Damaged {
+        /// What was to be sent.
+        digest: Digest,
+        /// The file that it is in.
+        path: PathBuf,
+        /// What is wrong with the file.
+        what: String,
     },
     /// The bytes to be sent could not be read.
     #[error("read of {what}: {source}")]

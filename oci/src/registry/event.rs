@@ -40,7 +40,7 @@ pub enum Event {
     },
     /// Something the user should know, which stops nothing.
     Note(String),
-    /// Bytes of a blob arrived and were added to its hash.
+    /// Bytes of a blob arrived. Whether they are right shows when all of them are there.
     Received {
         /// The blob.
         digest: Digest,
@@ -49,6 +49,15 @@ pub enum Event {
         /// Bytes in addition to those told before.
         bytes: u64,
         /// Bytes of the whole blob.
+        size: u64,
+    },
+    /// All bytes of a blob have arrived and were right.
+    Pulled {
+        /// The blob.
+        digest: Digest,
+        /// Registry and repository that it was asked of.
+        from: String,
+        /// Its bytes.
         size: u64,
     },
     /// Bytes of a blob were handed to the connection.

@@ -210,7 +210,9 @@ impl<'a> Fetch<'a> {
             let (host, what) = (source.host(), self.what());
             return Err(Problem::Truncated { host, what, received, size: self.size });
         }
-        super::blob::verify(&source, actual)
+        super::blob::verify(&source, actual)?;
+        source.tell_pulled();
+        Ok(())
     }
 
     fn helpers(&self) -> u64 {

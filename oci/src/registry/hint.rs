@@ -112,6 +112,7 @@ fn hint(action: Action, problem: &Problem) -> Option<String> {
         | Problem::Truncated { .. }
         | Problem::Malformed { .. }
         | Problem::Sink { .. }
+        | Problem::Damaged { .. }
         | Problem::Source { .. } => None,
     }
 }
@@ -153,6 +154,8 @@ fn refusal_hint(refusal: &Refusal) -> Option<String> {
 
 const QUOTA: &str = "delete what is not needed there, or ask the registry's administrator for a larger quota";
 
+const FULL: &str = "the registry's disk is full: make room there, or tell its administrator";
+
 /// Harbor says "adding … of storage resource, which when updated … will exceed the configured upper limit" without
 /// the word quota.
 pub(super) fn is_quota(messages: &[Message]) -> bool {
@@ -191,6 +194,8 @@ fn status_hint(status: StatusCode, messages: &[Message], host: &str) -> Option<S
         }
         413 => Some("a proxy before the registry limits request bodies".to_owned()),
         403 | 412 | 507 if is_quota(messages) => Some(QUOTA.to_owned()),
+        507 => Some(FULL.to_owned()),
+        500..=599 if says("no space left") => Some(FULL.to_owned()),
         200..=399 => Some(NO_REGISTRY.to_owned()),
         500..=599 => Some("the registry is in trouble, try later".to_owned()),
         _ => None,
@@ -224,6 +229,18 @@ mod tests {
         let exhausted = Problem::Exhausted { attempts: 6, last };
         check(Action::Pull, "docker.io/library/x:1", &exhausted, "xbuild login gives a higher limit");
         check(Action::Pull, "h.example/x:1", &status("h.example", 429, "", ""), "try later");
+    }
+
+    #[test]
+    fn a_full_registry_is_told_from_one_in_trouble() {
+        let full = |text: &str| status("h.example", 500, "UNKNOWN", text);
+        for text in ["write /d: no space left on device", "write /d: No space left on device (os error 28)"] {
+            let last = Box::new(full(text));
+            check(Action::Push, "h.example/a/b:1", &Problem::Exhausted { attempts: 6, last }, FULL);
+        }
+        let trouble = "the registry is in trouble, try later";
+        check(Action::Push, "h.example/a/b:1", &full("read /d: input/output error"), trouble);
+        check(Action::Push, "h.example/a/b:1", &status("h.example", 507, "", ""), FULL);
     }
 
     #[test]

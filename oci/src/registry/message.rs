@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use serde_json::{Map, Value};
+
 /// One entry of a registry's `errors` (distribution-spec "Error Codes"), or the text of another body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
@@ -34,7 +36,7 @@ pub(super) fn messages(body: &[u8]) -> Vec<Message> {
         #[serde(default)]
         message: String,
         #[serde(default)]
-        detail: serde_json::Value,
+        detail: Value,
     }
     let Ok(parsed) = serde_json::from_slice::<Body>(body) else {
         return plain_text(body);
@@ -43,7 +45,10 @@ pub(super) fn messages(body: &[u8]) -> Vec<Message> {
         .errors
         .into_iter()
         .take(8)
-        .map(|entry| Message { code: clean(&entry.code), text: text_of(&entry.message, &entry.detail) })
+        .map(|entry| Message {
+            code: clean(&entry.code),
+            text: text_of(&entry.code, &entry.message, &entry.detail),
+        })
         .collect();
     // Docker's token servers answer {"details": …}, others {"message": …}.
     for text in [parsed.details, parsed.message].into_iter().filter(|text| !text.is_empty()) {
@@ -52,12 +57,33 @@ pub(super) fn messages(body: &[u8]) -> Vec<Message> {
     found
 }
 
-fn text_of(message: &str, detail: &serde_json::Value) -> String {
+fn text_of(code: &str, message: &str, detail: &Value) -> String {
+    // Other codes say by themselves what is wrong; their details are parts of the request.
+    let says_nothing = code == "UNKNOWN" || message.is_empty();
     match detail {
-        serde_json::Value::String(detail) if !detail.is_empty() && detail != message => {
+        Value::String(detail) if !detail.is_empty() && detail != message => {
             clean(&format!("{message}: {detail}"))
         }
+        Value::Object(detail) if !detail.is_empty() && says_nothing => {
+            clean(&format!("{message}: {}", told(detail)))
+        }
         _ => clean(message),
+    }
+}
+
+/// Returns what an object says. The distribution registry answers with Go's errors as they are: `{"DriverName": …,
+/// "Enclosed": {"Op": "write", "Path": …, "Err": 28}}`, where a number is Linux'.
+fn told(detail: &Map<String, Value>) -> String {
+    let field = |name: &str| detail.get(name).or_else(|| detail.get(&name.to_lowercase()));
+    if let Some(Value::Object(inner)) = field("Enclosed") {
+        return told(inner);
+    }
+    let errno = field("Err").and_then(Value::as_i64).and_then(|number| i32::try_from(number).ok());
+    match (field("Op").and_then(Value::as_str), field("Path").and_then(Value::as_str), errno) {
+        (Some(call), Some(path), Some(errno)) => {
+            format!("{call} {path}: {}", std::io::Error::from_raw_os_error(errno))
+        }
+        _ => Value::Object(detail.clone()).to_string(),
     }
 }
 
@@ -127,10 +153,28 @@ mod tests {
             r#"{"errors":[{"code":"DENIED","message":"no","detail":"quota"}]}"#,
             &[("DENIED", "no: quota")],
         );
+        check(
+            r#"{"errors":[{"code":"UNKNOWN","message":"unknown error","detail":{"a":1}}]}"#,
+            &[("UNKNOWN", "unknown error: {\"a\":1}")],
+        );
         check(r#"{"details":"incorrect username or password"}"#, &[("", "incorrect username or password")]);
         check("<html>502</html>", &[]);
         check("", &[]);
         check("slow down", &[("", "slow down")]);
+    }
+
+    #[test]
+    fn errors_of_a_registrys_disk_are_told() {
+        let full = r#"{"DriverName":"filesystem","Enclosed":{"Op":"write","Path":"/data/x","Err":28}}"#;
+        check(
+            &format!(r#"{{"errors":[{{"code":"UNKNOWN","message":"unknown error","detail":{full}}}]}}"#),
+            &[("UNKNOWN", "unknown error: write /data/x: No space left on device (os error 28)")],
+        );
+        let full = "write /data/x: no space left on device";
+        check(
+            &format!(r#"{{"errors":[{{"code":"UNKNOWN","message":"unknown error","detail":"{full}"}}]}}"#),
+            &[("UNKNOWN", &format!("unknown error: {full}"))],
+        );
     }
 
     #[test]

@@ -42,6 +42,7 @@ fn nature(problem: &Problem) -> Nature<'_> {
         | Problem::WebPage { .. }
         | Problem::File { .. }
         | Problem::Sink { .. }
+        | Problem::Damaged { .. }
         | Problem::Source { .. } => Nature::Final,
     }
 }

@@ -146,6 +146,12 @@ impl RangeStream {
         self.sources.first().map(Endpoint::host).unwrap_or_default()
     }
 
+    /// Tells that the blob is there as a whole.
+    pub fn tell_pulled(&self) {
+        let (digest, from, size) = (self.digest, self.reference.place(), self.size);
+        self.client.events().tell(Event::Pulled { digest, from, size });
+    }
+
     /// After wrong bytes: no mirror of the image is asked again.
     pub fn distrust_mirrors(&self, problem: &Problem) {
         self.client.distrust_mirrors(&self.reference, problem);

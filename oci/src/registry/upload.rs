@@ -10,7 +10,7 @@ use reqwest::{Method, StatusCode, Url};
 use super::answer::Answer;
 use super::attempts::Retrier;
 use super::auth::Subject;
-use super::body::{BlobPart, BlobSource, Payload};
+use super::body::{self, BlobPart, BlobSource, Payload};
 use super::client::{Client, Request, join};
 use super::connections::Sharing;
 use super::course::{self, Course, Mode};
@@ -169,17 +169,23 @@ impl Transfer<'_> {
             Begun::Linked(from) => return Ok(Way::Mounted { from }),
             Begun::Session(session, least) => (session, least),
         };
-        let sent = self.send(&mut session, least).await;
-        if let Err(
-            Problem::Status { .. }
-            | Problem::Unauthorized { .. }
-            | Problem::Source { .. }
-            | Problem::Digest { .. },
-        ) = &sent
+        let problem = match self.send(&mut session, least).await {
+            Ok(()) => return Ok(Way::Uploaded),
+            Err(problem) => problem,
+        };
+        if let Problem::Status { .. }
+        | Problem::Unauthorized { .. }
+        | Problem::Source { .. }
+        | Problem::Damaged { .. }
+        | Problem::Digest { .. } = &problem
         {
             self.give_back(session).await;
         }
-        sent.map(|()| Way::Uploaded)
+        // Where the bytes went in pieces, only the registry saw all of them.
+        Err(match is_wrong_content(&problem) {
+            true => body::damage(self.upload).await.unwrap_or(problem),
+            false => problem,
+        })
     }
 
     /// Cancels a session of a registry that is there and would keep what nobody will end (distribution-spec, "Cancel

@@ -10,7 +10,7 @@ use oci::registry::address::Authority;
 use oci::registry::{Event, Login, Problem, PushImage, Refusal, Settings, plan_push};
 use oci::{Digest, Platform, Reference};
 
-use crate::fixture::{blob, client, image, noise, read_blob, settings};
+use crate::fixture::{PATIENCE, blob, client, image, noise, read_blob, settings};
 use crate::memory::{Habits, Memory};
 use crate::server::{Raw, Reply, Request, Server};
 
@@ -249,14 +249,15 @@ async fn reg_11_silence_and_trickles_are_cut_off() {
     impatient.timeouts.stall = Duration::from_millis(300);
     impatient.retry.attempts = 2;
     let registry = Server::start(|_| {
-        std::thread::sleep(Duration::from_secs(3));
+        // Longer than any bound; the thread ends with the process.
+        std::thread::sleep(PATIENCE * 10);
         Reply::new(200)
     });
     let (client, _) = client(impatient);
     let before = Instant::now();
     let error = client.digest(&registry.reference("a:1")).await.unwrap_err();
     assert!(error.to_string().contains("did not answer in time"), "{error}");
-    assert!(before.elapsed() < Duration::from_secs(3));
+    assert!(before.elapsed() < PATIENCE);
 }
 
 #[tokio::test]
@@ -275,13 +276,17 @@ async fn reg_11_a_trickle_is_cut_off_and_a_slow_reader_is_not() {
     let error = read_blob(&client, &trickling.reference("a"), &layer).await.unwrap_err();
     assert!(error.to_string().contains("stopped sending"), "{error}");
 
+    // Whose own pause is longer than the server's may be.
+    let mut patient = settings();
+    patient.timeouts.stall = Duration::from_secs(3);
+    let (client, _) = crate::fixture::client(patient);
     let body = layer.clone();
     let quick = Server::start(move |_| Reply::new(200).body(body.clone()));
     let mut stream = client.open_blob(&quick.reference("a"), Digest::of(&layer), 100_000).unwrap();
-    let mut read = 0;
+    let mut read = stream.next().await.unwrap().unwrap().len();
+    tokio::time::sleep(Duration::from_secs(4)).await;
     while let Some(chunk) = stream.next().await.unwrap() {
         read += chunk.len();
-        tokio::time::sleep(Duration::from_millis(250)).await;
     }
     assert_eq!((read, quick.requests().len()), (100_000, 1));
 }

@@ -1,11 +1,11 @@
 //! Images to push, a client whose delays are short, and the docker-registry package's server.
 
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oci::document::{Descriptor, Root, descriptor, digest_of};
 use oci::registry::{
@@ -13,6 +13,9 @@ use oci::registry::{
 };
 use oci::{Digest, Reference, media_type};
 use serde_json::json;
+
+/// How long something that must happen may take on a slow and busy machine; a bound against hanging.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Settings that never read the files of whoever runs the tests, and wait little.
 pub fn settings() -> Settings {
@@ -152,9 +155,25 @@ pub async fn pull_blob(
     Ok(read)
 }
 
-/// A port that nobody listens on at the moment.
+/// A loopback port that nobody listens on, and that nobody is given while this process lives.
+///
+/// A socket stays bound to it without listening: connections are refused, and the kernel gives the port to nobody who
+/// asks for any. A server that is told to take it can, since it sets SO_REUSEADDR as we do (socket(7)).
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+    let any = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+    let socket =
+        rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .unwrap();
+    rustix::net::sockopt::set_socket_reuseaddr(&socket, true).unwrap();
+    rustix::net::bind(&socket, &any).unwrap();
+    let socket = std::mem::ManuallyDrop::new(TcpStream::from(socket));
+    socket.local_addr().unwrap().port()
+}
+
+/// A listener on a port that nobody else has afterwards either.
+pub fn listen() -> TcpListener {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, free_port())).unwrap()
 }
 
 /// A running docker-registry; ends with the value.
@@ -193,20 +212,19 @@ impl DockerRegistry {
             .stderr(log)
             .spawn()
             .unwrap();
-        let registry = Self { process, directory, port };
+        let mut registry = Self { process, directory, port };
         registry.wait_until_it_listens();
         Some(registry)
     }
 
-    fn wait_until_it_listens(&self) {
-        for _ in 0..500 {
-            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
-                return;
-            }
+    fn wait_until_it_listens(&mut self) {
+        let end = Instant::now() + PATIENCE;
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+            let log = || std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+            assert!(self.process.try_wait().unwrap().is_none(), "docker-registry has ended: {}", log());
+            assert!(Instant::now() < end, "docker-registry does not listen: {}", log());
             std::thread::sleep(Duration::from_millis(20));
         }
-        let log = std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
-        panic!("docker-registry does not listen: {log}");
     }
 
     pub fn reference(&self, name: &str) -> Reference {

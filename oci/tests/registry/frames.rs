@@ -2,17 +2,16 @@
 //! would. It reads of a request only what tells requests apart; header blocks are not decoded.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use oci::registry::{RegistrySettings, Settings};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use crate::fixture::settings;
+use crate::fixture::{PATIENCE, listen, settings};
 use crate::tls::{Certificates, https};
 
 /// Kinds of frames (RFC 9113 §6).
@@ -164,7 +163,7 @@ impl H2Server {
     ) -> Option<Self> {
         let certificates = Certificates::make_quickly()?;
         let config = Arc::new(server_config(&certificates));
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = listen();
         let address = listener.local_addr().unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, count) = (stop.clone(), AtomicUsize::new(0));
@@ -191,14 +190,11 @@ impl H2Server {
         format!("{}/{name}", self.address).parse().unwrap()
     }
 
-    /// Settings that trust the server and lose patience soon.
+    /// Settings that trust the server.
     pub fn settings(&self) -> Settings {
         let mut settings = settings();
         let own: RegistrySettings = https(&[self.certificates.path("ca.pem")]);
         settings.registries.insert(self.address.to_string(), own);
-        settings.timeouts.stall = Duration::from_millis(700);
-        settings.timeouts.answer = Duration::from_secs(2);
-        settings.timeouts.upload_answer = Duration::from_secs(2);
         settings
     }
 }
@@ -230,8 +226,8 @@ fn serve(
     initial: &[u8],
     script: impl Fn(&mut Connection) -> io::Result<()>,
 ) -> io::Result<()> {
-    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-    stream.set_write_timeout(Some(Duration::from_secs(20)))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
     let session = ServerConnection::new(config).map_err(io::Error::other)?;
     let mut connection = Connection { stream: StreamOwned::new(session, stream) };
     let mut preface = [0; 24];

@@ -13,7 +13,7 @@ use oci::registry::{Login, Problem, Settings, plan_push};
 use oci::{Digest, Reference};
 
 use crate::fixture::{DockerRegistry, client, image, noise, read_blob, settings};
-use crate::server::{Reply, Request, Server};
+use crate::server::{Reply, Request, Server, wait_for};
 use crate::tls::{Certificates, https};
 
 /// Bytes of the blob.
@@ -343,6 +343,8 @@ async fn a_blob_that_waits_comes_before_further_parts_of_a_large_one() {
     let (large, small) = (noise(30, SIZE), noise(31, 1000));
     let (wanted, gate) = (Arc::new(tokio::sync::Notify::new()), Arc::new(AtomicBool::new(false)));
     let (body, little, begun) = (large.clone(), small.clone(), Arc::clone(&wanted));
+    let asks = Arc::new(AtomicBool::new(false));
+    let asking = Arc::clone(&asks);
     let server = Server::start(move |request| match asked(request) {
         None if request.target.ends_with(&Digest::of(&little).to_string()) => {
             Reply::new(200).body(&little[..])
@@ -350,7 +352,8 @@ async fn a_blob_that_waits_comes_before_further_parts_of_a_large_one() {
         None => Reply { hold: Some((HELD, gate.clone())), ..Reply::new(200).body(body.clone()) },
         Some(range) => {
             begun.notify_one();
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            // The client asks for the small one before it hears of this part: it does both on one thread.
+            wait_for(&asking);
             gate.store(gate.load(Ordering::SeqCst) || range.end == SIZE, Ordering::SeqCst);
             partial(&body, range)
         }
@@ -361,6 +364,7 @@ async fn a_blob_that_waits_comes_before_further_parts_of_a_large_one() {
     let reference = server.reference("a");
     let later = async {
         wanted.notified().await;
+        asks.store(true, Ordering::SeqCst);
         read_blob(&client, &reference, &small).await
     };
     let (first, second) = tokio::join!(read_blob(&client, &reference, &large), later);

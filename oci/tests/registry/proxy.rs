@@ -1,11 +1,12 @@
 //! A proxy in front of a real registry that does one misdeed at chosen requests, or at chosen bytes.
 
 use std::io::{BufRead, BufReader, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::fixture::{PATIENCE, listen};
 use crate::server::{Request, read_head, reset};
 
 /// What happens instead of the registry's answer.
@@ -72,7 +73,7 @@ impl Proxy {
     }
 
     fn launch(upstream: u16, fault: Fault, hit: std::ops::Range<usize>, marks: Marks) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = listen();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             upstream,
@@ -121,7 +122,7 @@ impl Drop for Proxy {
 }
 
 fn serve(shared: &Shared, mut client: TcpStream) {
-    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut reader = BufReader::new(client.try_clone().unwrap());
     while let Some((mut request, length)) = read_head(&mut reader) {
         if request.path() == "/token" {

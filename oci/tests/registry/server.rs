@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crate::fixture::{PATIENCE, listen};
 
 /// What a client sent.
 #[derive(Debug, Clone)]
@@ -129,7 +131,7 @@ impl Server {
     }
 
     fn launch(script: Script, early: Early, resets: Resets) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = listen();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             script,
@@ -175,7 +177,7 @@ pub struct Raw {
 
 impl Raw {
     pub fn start(act: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = listen();
         let address = listener.local_addr().unwrap();
         let (stop, act) = (Arc::new(AtomicBool::new(false)), Arc::new(act));
         let stopped = stop.clone();
@@ -204,7 +206,7 @@ impl Drop for Raw {
 }
 
 fn serve(shared: &Shared, stream: TcpStream) {
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut stream = stream;
     loop {
@@ -305,11 +307,16 @@ fn write(
     let (before, after) = body.split_at(hold.map_or(0, |(length, _)| (*length).min(body.len())));
     stream.write_all(before)?;
     // A gate that is never opened fails the test by itself, not by hanging.
-    for _ in 0..2000 {
-        if hold.is_none_or(|(_, gate)| gate.load(Ordering::SeqCst)) {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(10));
+    if let Some((_, gate)) = hold {
+        wait_for(gate);
     }
     stream.write_all(after)
+}
+
+/// Waits until a gate is opened, or until that is in vain.
+pub fn wait_for(gate: &AtomicBool) {
+    let end = Instant::now() + PATIENCE;
+    while !gate.load(Ordering::SeqCst) && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

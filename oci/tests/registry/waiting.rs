@@ -9,7 +9,7 @@ use oci::media_type::Types;
 use oci::registry::settings::Transport;
 use oci::registry::{Event, Settings, plan_push};
 
-use crate::fixture::{client, image, noise, read_blob, settings};
+use crate::fixture::{PATIENCE, client, image, noise, read_blob, settings};
 use crate::memory::{Habits, Memory};
 use crate::server::{Raw, Reply, Server, reset};
 
@@ -36,7 +36,7 @@ async fn check_given_up(
     let start = Instant::now();
     let error = client.root(&server.reference()).await.unwrap_err();
     assert!(error.to_string().contains(expected), "{error}");
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
 }
 
 #[tokio::test]
@@ -80,7 +80,7 @@ async fn reg_11_a_server_that_takes_its_time_is_waited_for() {
         memory.answer(request)
     });
     let mut patient = settings();
-    patient.timeouts.answer = Duration::from_secs(10);
+    patient.timeouts.answer = PATIENCE;
     let (client, events) = client(patient);
     let layer = noise(1, 10_000);
     let image = image(std::slice::from_ref(&layer), Types::Oci, &["1"]);

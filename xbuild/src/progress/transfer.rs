@@ -76,11 +76,13 @@ impl Transfers {
     pub fn hear(&mut self, now: Duration, event: &Event) -> Option<News> {
         match event {
             Event::Received { digest, from, bytes, size } => {
-                let passage = Passage { direction: Direction::Pull, place: from.clone(), digest: *digest };
-                let done = self.moving.get(&passage).map_or(0, |moving| moving.done) + bytes;
-                if done < *size {
-                    return self.moves(now, passage, done, *size);
-                }
+                let passage = pull(from, *digest);
+                // All of it may have come before, and not have been right.
+                let before = self.moving.get(&passage).map(|moving| moving.done).filter(|done| done < size);
+                self.moves(now, passage, before.unwrap_or(0) + bytes, *size)
+            }
+            Event::Pulled { digest, from, size } => {
+                let passage = pull(from, *digest);
                 self.moving.remove(&passage);
                 Some(News { passage, size: *size, stage: Stage::Pulled })
             }
@@ -125,6 +127,10 @@ impl Transfers {
     }
 }
 
+fn pull(from: &str, digest: Digest) -> Passage {
+    Passage { direction: Direction::Pull, place: from.to_owned(), digest }
+}
+
 fn push(to: &str, digest: Digest) -> Passage {
     Passage { direction: Direction::Push, place: to.to_owned(), digest }
 }
@@ -162,7 +168,7 @@ pub fn note_of(event: &Event) -> Option<String> {
         Event::TokenServer { registry, host } => Some(format!("{registry} has its tokens from {host}")),
         Event::MirrorFailed { mirror, reason } => Some(format!("mirror {mirror}: {reason}")),
         Event::Note(text) => Some(text.clone()),
-        Event::Received { .. } | Event::Sent { .. } | Event::Pushed { .. } => None,
+        Event::Received { .. } | Event::Pulled { .. } | Event::Sent { .. } | Event::Pushed { .. } => None,
     }
 }
 
@@ -178,6 +184,10 @@ mod tests {
 
     fn received(bytes: u64) -> Event {
         Event::Received { digest: Digest::of(b"y"), from: "r/base".to_owned(), bytes, size: 2_000_000 }
+    }
+
+    fn pulled() -> Event {
+        Event::Pulled { digest: Digest::of(b"y"), from: "r/base".to_owned(), size: 2_000_000 }
     }
 
     fn check(events: &[(u32, Event)], expected: &[&str]) {
@@ -202,9 +212,17 @@ mod tests {
             &["mounted sha256:2d711642b726 in r/app from base, 3.0 MB"],
         );
         check(
-            &[(0, received(500_000)), (6, received(500_000)), (7, received(1_000_000))],
+            &[(0, received(500_000)), (6, received(500_000)), (7, received(1_000_000)), (8, pulled())],
             &[
                 "pulling sha256:a1fce4363854 from r/base, 1.0 MB of 2.0 MB",
+                "pulled sha256:a1fce4363854 from r/base, 2.0 MB",
+            ],
+        );
+        // What has come as a whole and is wrong was not pulled, and begins again.
+        check(
+            &[(0, received(2_000_000)), (6, received(500_000)), (7, received(1_500_000)), (8, pulled())],
+            &[
+                "pulling sha256:a1fce4363854 from r/base, 500.0 kB of 2.0 MB",
                 "pulled sha256:a1fce4363854 from r/base, 2.0 MB",
             ],
         );
@@ -223,6 +241,7 @@ mod tests {
             Some("pulling 1 layer, 500.0 kB of 2.0 MB; pushing 1 layer, 500.0 kB of 3.0 MB")
         );
         transfers.hear(SECOND, &received(1_500_000));
+        transfers.hear(SECOND, &pulled());
         assert_eq!(transfers.line().as_deref(), Some("pushing 1 layer, 500.0 kB of 3.0 MB"));
     }
 }
