@@ -7,7 +7,6 @@
 //! with it.
 
 use oci::Platform;
-use oci::layer::{Entry, Kind};
 
 use super::op::{
     BindMount, CacheMount, CacheSharing, Chmod, CopyOp, CopySource, InlineFile, Mount, Network, Op, Owner,
@@ -113,8 +112,8 @@ pub(super) fn digest(step: &Step) -> OpDigest {
     OpDigest(encoder.finish())
 }
 
-/// Files land on a parent in the same way, whatever it is for; commands and images are of a platform.
-fn depends_on_platform(op: &Op) -> bool {
+/// Returns whether a step is of a platform: files land on a parent in the same way, whatever it is for; commands and images are of a platform.
+pub(super) fn depends_on_platform(op: &Op) -> bool {
     match op {
         Op::Image(_) | Op::Local(_) | Op::Git(_) | Op::Http(_) | Op::OciLayout(_) | Op::Run(_) => true,
         Op::Copy(_) | Op::Mkdir(_) => false,
@@ -250,96 +249,4 @@ fn encode_inline(encoder: &mut Encoder, file: &InlineFile) {
     encoder.text(&file.name);
     encoder.bytes(&file.data);
     encoder.number(u64::from(file.mode));
-}
-
-/// A file as people compare it: mode, kind, size, the beginning of its hash.
-fn file_part(entry: &Entry) -> String {
-    let kind = match &entry.kind {
-        Kind::File { size, content: None } => format!("{size} bytes"),
-        Kind::File { size, content: Some(content) } => {
-            format!("{size} bytes {}", content.to_string().get(..16).unwrap_or_default())
-        }
-        Kind::Directory { .. } => "directory".to_owned(),
-        Kind::Symlink { target } => format!("link to {}", target.display()),
-        Kind::HardLink { target } => format!("hard link to {}", target.display()),
-        Kind::CharDevice(_) | Kind::BlockDevice(_) => "device".to_owned(),
-        Kind::Fifo => "named pipe".to_owned(),
-        Kind::Whiteout => "whiteout".to_owned(),
-    };
-    let attributes: Vec<_> = entry.xattrs.keys().map(|name| String::from_utf8_lossy(name)).collect();
-    format!("{:04o} {kind} {}", entry.mode, attributes.join(" ")).trim_end().to_owned()
-}
-
-/// Returns the named parts of a step's digest as text.
-pub(super) fn components(step: &Step) -> Vec<(String, String)> {
-    let mut parts = Vec::new();
-    if depends_on_platform(&step.op) {
-        parts.push(("platform".to_owned(), step.platform.to_string()));
-    }
-    let mut part = |name: &str, value: String| parts.push((name.to_owned(), value));
-    if let Some(epoch) = step.source_date_epoch {
-        part("SOURCE_DATE_EPOCH", epoch.to_string());
-    }
-    match &step.op {
-        Op::Image(image) => part("manifest", image.manifest.to_string()),
-        Op::OciLayout(layout) => part("manifest", layout.manifest.to_string()),
-        Op::Local(local) => {
-            for entry in &local.selection.entries {
-                part(&format!("file {}", entry.path.display()), file_part(entry));
-            }
-        }
-        Op::Git(git) => part("commit", git.commit.clone()),
-        Op::Http(http) => part("url content", http.digest.to_string()),
-        Op::Run(run) => {
-            part("command", run.args.join(" "));
-            for (name, value) in &run.env {
-                part(&format!("env {name}"), value.clone());
-            }
-            part("workdir", run.cwd.clone());
-            part("user", run.user.clone());
-            part("network", format!("{:?}", run.network));
-            part("security", format!("{:?}", run.security));
-            run.mounts
-                .iter()
-                .enumerate()
-                .for_each(|(n, mount)| part(&format!("mount {}", n + 1), format!("{mount:?}")));
-            run.files.iter().for_each(|file| {
-                part(&format!("heredoc {}", file.name), blake3::hash(&file.data).to_string())
-            });
-            part("hostname", run.hostname.clone());
-            part("limits", format!("{:?} {:?}", run.ulimits, run.shm_size));
-            part(
-                "extra hosts",
-                run.extra_hosts.iter().map(|host| host.name.as_str()).collect::<Vec<_>>().join(" "),
-            );
-        }
-        Op::Copy(copy) => {
-            part("destination", format!("{}{}", copy.dest, if copy.dest_is_dir { "/" } else { "" }));
-            for (n, source) in copy.sources.iter().enumerate() {
-                part(
-                    &format!("source {}", n + 1),
-                    match source {
-                        CopySource::Input { path, .. } => path.clone(),
-                        CopySource::Inline(file) => {
-                            format!("heredoc {} {}", file.name, blake3::hash(&file.data))
-                        }
-                    },
-                );
-            }
-            part("chown", format!("{:?}", copy.chown));
-            part("chmod", format!("{:?}", copy.chmod));
-            part(
-                "flags",
-                format!(
-                    "link={} parents={} unpack={:?} exclude={:?}",
-                    copy.link, copy.parents, copy.unpack, copy.excludes
-                ),
-            );
-        }
-        Op::Mkdir(mkdir) => {
-            part("directory", mkdir.path.clone());
-            part("user", mkdir.user.clone());
-        }
-    }
-    parts
 }

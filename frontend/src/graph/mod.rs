@@ -28,6 +28,7 @@ mod encode;
 mod encode_tests;
 mod join;
 mod op;
+mod parts;
 pub mod pattern;
 pub mod print;
 mod selection;
@@ -174,7 +175,7 @@ impl Step {
 
     /// The named parts of the step's digest, for explanations of a miss: `(name, value)`.
     pub fn components(&self) -> Vec<(String, String)> {
-        encode::components(self)
+        parts::of(self)
     }
 }
 

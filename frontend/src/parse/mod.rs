@@ -1,9 +1,14 @@
 //! The parser: bytes of a Dockerfile to a [`File`].
 //!
 //! It never stops at a mistake and never panics, costs time linear in the text, and expands no variable.
-//! Logical lines come from [`crate::lines`], syntax from `node`, meaning from `typed`.
+//! Logical lines come from [`crate::lines`], syntax from `node`, meaning from `typed`, of the larger instructions from
+//! modules that bear their names.
 
+mod context;
+mod copy;
 mod flags;
+mod healthcheck;
+mod inline;
 mod json;
 pub(crate) mod mount;
 pub(crate) mod node;
@@ -63,7 +68,7 @@ fn body(text: String, mut directives: Directives, mut diagnostics: Vec<Diagnosti
         let help = "a Dockerfile begins with FROM";
         diagnostics.push(Diagnostic::error(Span::default(), "file with no instructions").with_help(help));
     }
-    let mut context = typed::Context { diagnostics: &mut diagnostics, escape };
+    let mut context = context::Context { diagnostics: &mut diagnostics, escape };
     let first_from = nodes.iter().find(|node| node.keyword.value.eq_ignore_ascii_case("FROM"));
     let first_from = first_from.map(|node| node.span.start);
     let instructions = nodes.into_iter().filter_map(|node| typed::instruction(node, &mut context)).collect();

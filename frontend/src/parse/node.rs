@@ -8,7 +8,7 @@ use super::json::{self, Array};
 use super::words::{Piece, split_blanks, split_first, split_flags, split_quoted};
 use crate::diagnostic::Diagnostic;
 use crate::heredoc;
-use crate::instruction::{Heredoc, Span, Spanned};
+use crate::instruction::{Command, Heredoc, Span, Spanned};
 use crate::lines::{Logical, Map, Reader};
 use crate::source::{BODY_LINE_LIMIT, check_length};
 
@@ -39,6 +39,19 @@ pub(crate) struct Node {
     pub lines: (u32, u32),
     /// Comments directly above.
     pub comments: Vec<String>,
+}
+
+impl Node {
+    /// Returns the arguments as a command, in shell or exec form.
+    pub(super) fn command(&self) -> Command {
+        let mut texts = self.args.iter().map(|argument| argument.value.clone());
+        match self.form {
+            Form::Json => Command::Exec(texts.collect()),
+            Form::Plain | Form::Fallback | Form::NotStrings => {
+                Command::Shell(texts.next().unwrap_or_default())
+            }
+        }
+    }
 }
 
 /// How arguments were read.

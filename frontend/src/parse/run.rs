@@ -2,12 +2,15 @@
 //!
 //! Bodies are never expanded here or later: the shell does that.
 
-use super::flags::{self, Takes};
+use super::context::Context;
+use super::flags::{self, Flags, Takes};
+use super::inline::{as_meant, check_file_name};
+use super::mount;
 use super::node::Node;
-use super::typed::{Context, as_command, as_meant, check_file_name, mounts};
+use crate::diagnostic::Diagnostic;
 use crate::graph::{InlineFile, Network, Security};
 use crate::heredoc;
-use crate::instruction::{Command, Run, Spanned};
+use crate::instruction::{Command, MountSpec, Run, Spanned};
 use crate::suggest::nearest;
 
 const FLAGS: [(&str, Takes); 4] =
@@ -39,7 +42,7 @@ pub(super) fn run(node: &Node, context: &mut Context) -> Option<Run> {
         });
         Spanned { value, span: text.span }
     });
-    let written = as_command(node);
+    let written = node.command();
     let (command, files) = with_heredocs(node, &written, context);
     Some(Run {
         command,
@@ -50,6 +53,20 @@ pub(super) fn run(node: &Node, context: &mut Context) -> Option<Run> {
         network,
         security,
     })
+}
+
+/// Reads all mounts of a RUN.
+fn mounts(flags: &Flags, context: &mut Context) -> Vec<Spanned<MountSpec>> {
+    let mut mounts = Vec::new();
+    for text in flags.texts("mount") {
+        match mount::parse(&text.value, context.escape) {
+            Ok(value) => mounts.push(Spanned { value, span: text.span }),
+            Err(error) => context
+                .diagnostics
+                .push(Diagnostic::error(text.span, error.to_string()).with_optional_help(error.help())),
+        }
+    }
+    mounts
 }
 
 fn choice_help(text: &str, options: &[&str]) -> String {

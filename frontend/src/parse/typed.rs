@@ -3,18 +3,17 @@
 //! Every mistake becomes a diagnostic with BuildKit's words first; an instruction that cannot be understood
 //! is left out and the next one is read.
 
-use super::flags::{self, Flags, Takes};
+use super::context::Context;
+use super::copy::{self, copy};
+use super::flags::{self, Takes};
+use super::healthcheck::healthcheck;
 use super::node::{Form, Node};
-use super::values::duration;
-use super::{mount, run};
-use crate::diagnostic::Diagnostic;
+use super::run;
 use crate::directives;
-use crate::heredoc;
 use crate::instruction::{
-    ArgDefinition, Command, Copy, From, Heredoc, Instruction, InstructionKind, KeyValue, Span, Spanned,
+    ArgDefinition, Command, From, Instruction, InstructionKind, KeyValue, Span, Spanned,
 };
 use crate::suggest::nearest;
-use oci::config::Healthcheck;
 
 /// Every keyword.
 pub(crate) const KEYWORDS: [&str; 18] = [
@@ -37,27 +36,6 @@ pub(crate) const KEYWORDS: [&str; 18] = [
     "VOLUME",
     "WORKDIR",
 ];
-
-/// Where findings go, and the escape character.
-pub(super) struct Context<'a> {
-    pub diagnostics: &'a mut Vec<Diagnostic>,
-    pub escape: char,
-}
-
-impl Context<'_> {
-    pub(super) fn error(&mut self, span: Span, message: impl Into<String>) {
-        self.diagnostics.push(Diagnostic::error(span, message));
-    }
-
-    pub(super) fn error_with_help(
-        &mut self,
-        span: Span,
-        message: impl Into<String>,
-        help: impl Into<String>,
-    ) {
-        self.diagnostics.push(Diagnostic::error(span, message).with_help(help));
-    }
-}
 
 /// Reads one node. What the instruction keeps of it is moved: texts may be as long as the file.
 pub(super) fn instruction(node: Node, context: &mut Context) -> Option<Instruction> {
@@ -91,8 +69,8 @@ fn kind(node: &Node, context: &mut Context) -> Option<InstructionKind> {
         "ENV" => InstructionKind::Env(pairs(node, "ENV", context)?),
         "LABEL" => InstructionKind::Label(pairs(node, "LABEL", context)?),
         "RUN" => InstructionKind::Run(run::run(node, context)?),
-        "COPY" => InstructionKind::Copy(copy(node, "COPY", context)?),
-        "ADD" => InstructionKind::Add(copy(node, "ADD", context)?),
+        "COPY" => InstructionKind::Copy(copy(node, "COPY", &copy::FLAGS, context)?),
+        "ADD" => InstructionKind::Add(copy(node, "ADD", &copy::FLAGS_OF_ADD, context)?),
         "WORKDIR" => InstructionKind::Workdir(exactly_one(node, "WORKDIR", context)?),
         "USER" => InstructionKind::User(exactly_one(node, "USER", context)?),
         "MAINTAINER" => InstructionKind::Maintainer(exactly_one(node, "MAINTAINER", context)?),
@@ -246,16 +224,7 @@ fn pairs(node: &Node, keyword: &str, context: &mut Context) -> Option<Vec<KeyVal
 
 fn command(node: &Node, context: &mut Context) -> Command {
     no_flags(node, context);
-    as_command(node)
-}
-
-/// Reads shell or exec form.
-pub(super) fn as_command(node: &Node) -> Command {
-    let mut texts = node.args.iter().map(|argument| argument.value.clone());
-    match node.form {
-        Form::Json => Command::Exec(texts.collect()),
-        Form::Plain | Form::Fallback | Form::NotStrings => Command::Shell(texts.next().unwrap_or_default()),
-    }
+    node.command()
 }
 
 fn volume(node: &Node, context: &mut Context) -> Option<Vec<Spanned<String>>> {
@@ -309,181 +278,4 @@ fn onbuild(node: &Node, context: &mut Context) -> Option<InstructionKind> {
     trigger.lines = node.lines;
     let trigger = Box::new(instruction(trigger, context)?);
     Some(InstructionKind::Onbuild { text, trigger })
-}
-
-fn copy(node: &Node, keyword: &str, context: &mut Context) -> Option<Copy> {
-    let flags = flags::read(node, copy_flags(keyword), context.diagnostics);
-    let Some((dest, sources)) = node.args.split_last().filter(|(_, sources)| !sources.is_empty()) else {
-        let message = format!(
-            "{keyword} requires at least two arguments, but only one was provided. Destination could not be determined"
-        );
-        context.error_with_help(node.line_span, message, format!("write {keyword} SOURCE … DESTINATION"));
-        return None;
-    };
-    let opening = |text: &str| match node.form {
-        Form::Json => None,
-        Form::Plain | Form::Fallback | Form::NotStrings => heredoc::opening(text).ok().flatten(),
-    };
-    if opening(&dest.value).is_some() {
-        context.error(dest.span, format!("{keyword} cannot accept a heredoc as a destination"));
-        return None;
-    }
-    let mut copy = empty_copy(dest.clone(), &flags);
-    for source in sources {
-        match opening(&source.value) {
-            Some(opening) => {
-                // Of several heredocs with one delimiter the last one's body counts, as in BuildKit.
-                let body = node.heredocs.iter().rev().find(|heredoc| heredoc.name == opening.name);
-                let Some(body) = body else { continue };
-                check_file_name(&opening.name, source.span, context);
-                copy.inline.push(as_meant(body));
-            }
-            None => copy.sources.push(source.clone()),
-        }
-    }
-    Some(copy)
-}
-
-fn copy_flags(keyword: &str) -> &'static [(&'static str, Takes)] {
-    match keyword {
-        "COPY" => &[
-            ("from", Takes::Text),
-            ("chown", Takes::Text),
-            ("chmod", Takes::Text),
-            ("link", Takes::Boolean),
-            ("parents", Takes::Boolean),
-            ("exclude", Takes::Texts),
-        ],
-        _ => &[
-            ("chown", Takes::Text),
-            ("chmod", Takes::Text),
-            ("link", Takes::Boolean),
-            ("keep-git-dir", Takes::Boolean),
-            ("checksum", Takes::Text),
-            ("unpack", Takes::Boolean),
-            ("exclude", Takes::Texts),
-        ],
-    }
-}
-
-fn empty_copy(dest: Spanned<String>, flags: &Flags) -> Copy {
-    Copy {
-        sources: Vec::new(),
-        inline: Vec::new(),
-        dest,
-        from: flags.text("from"),
-        chown: flags.text("chown"),
-        chmod: flags.text("chmod"),
-        link: flags.boolean("link").unwrap_or(false),
-        parents: flags.boolean("parents").unwrap_or(false),
-        excludes: flags.texts("exclude"),
-        checksum: flags.text("checksum"),
-        keep_git_dir: flags.boolean("keep-git-dir"),
-        unpack: flags.boolean("unpack"),
-    }
-}
-
-/// Returns a heredoc with the tabs removed that `<<-` removes.
-pub(super) fn as_meant(heredoc: &Heredoc) -> Heredoc {
-    let mut heredoc = heredoc.clone();
-    if heredoc.chomp {
-        heredoc.content = heredoc::chomp(&heredoc.content);
-    }
-    heredoc
-}
-
-/// A heredoc's delimiter becomes a file name: it must be one.
-pub(super) fn check_file_name(name: &str, span: Span, context: &mut Context) {
-    if name.contains(['/', '\0']) || matches!(name, "." | "..") {
-        let message = format!("heredoc delimiter {name:?} becomes a file name and cannot be one");
-        context.error_with_help(span, message, "use a delimiter such as EOF");
-    }
-}
-
-fn healthcheck(node: &Node, context: &mut Context) -> Option<Healthcheck> {
-    const FLAGS: [(&str, Takes); 5] = [
-        ("interval", Takes::Text),
-        ("timeout", Takes::Text),
-        ("start-period", Takes::Text),
-        ("start-interval", Takes::Text),
-        ("retries", Takes::Text),
-    ];
-    let flags = flags::read(node, &FLAGS, context.diagnostics);
-    let Some((kind, args)) = node.args.split_first() else {
-        context.error(node.line_span, "HEALTHCHECK requires at least one argument");
-        return None;
-    };
-    match kind.value.to_ascii_uppercase().as_str() {
-        "NONE" if args.is_empty() => {
-            return Some(Healthcheck { test: vec!["NONE".to_owned()], ..Healthcheck::default() });
-        }
-        "NONE" => {
-            context.error(node.line_span, "HEALTHCHECK NONE takes no arguments");
-            return None;
-        }
-        "CMD" => {}
-        other => {
-            context.error(kind.span, format!("Unknown type {other:?} in HEALTHCHECK (try CMD)"));
-            return None;
-        }
-    }
-    if args.is_empty() {
-        context.error(node.line_span, "Missing command after HEALTHCHECK CMD");
-        return None;
-    }
-    let word = if node.form == Form::Json { "CMD" } else { "CMD-SHELL" };
-    let test = std::iter::once(word.to_owned()).chain(args.iter().map(|arg| arg.value.clone())).collect();
-    Some(Healthcheck {
-        test,
-        interval: interval(&flags, "interval", context),
-        timeout: interval(&flags, "timeout", context),
-        start_period: interval(&flags, "start-period", context),
-        start_interval: interval(&flags, "start-interval", context),
-        retries: retries(&flags, context),
-    })
-}
-
-fn interval(flags: &Flags, name: &str, context: &mut Context) -> i64 {
-    const MINIMUM: i64 = 1_000_000;
-    let Some(text) = flags.text(name) else { return 0 };
-    match duration(&text.value) {
-        Ok(value) if value == 0 || value >= MINIMUM => value,
-        Ok(_) => {
-            context.error(text.span, format!("Interval {name:?} cannot be less than 1ms"));
-            0
-        }
-        Err(message) => {
-            context.error(text.span, message);
-            0
-        }
-    }
-}
-
-fn retries(flags: &Flags, context: &mut Context) -> i64 {
-    let Some(text) = flags.text("retries") else { return 0 };
-    match text.value.parse::<i32>() {
-        Ok(value) if value >= 0 => i64::from(value),
-        Ok(value) => {
-            context.error(text.span, format!("--retries cannot be negative ({value})"));
-            0
-        }
-        Err(_) => {
-            context.error(text.span, format!("--retries must be a whole number, not {:?}", text.value));
-            0
-        }
-    }
-}
-
-/// Reads all mounts of a RUN.
-pub(super) fn mounts(flags: &Flags, context: &mut Context) -> Vec<Spanned<crate::instruction::MountSpec>> {
-    let mut mounts = Vec::new();
-    for text in flags.texts("mount") {
-        match mount::parse(&text.value, context.escape) {
-            Ok(value) => mounts.push(Spanned { value, span: text.span }),
-            Err(error) => context
-                .diagnostics
-                .push(Diagnostic::error(text.span, error.to_string()).with_optional_help(error.help())),
-        }
-    }
-    mounts
 }
