@@ -57,9 +57,9 @@ impl Fetcher {
         registries: Arc<Registries>,
         options: &BuildOptions,
     ) -> Self {
-        let agent = options.ssh.iter().find(|(id, _)| id == "default").map(|(_, socket)| socket.clone());
+        let agent = options.steps.ssh.iter().find(|(id, _)| id == "default").map(|(_, socket)| socket.clone());
         let secrets =
-            options.secrets.iter().filter(|secret| Secrets::is_wanted(&secret.id)).cloned().collect();
+            options.steps.secrets.iter().filter(|secret| Secrets::is_wanted(&secret.id)).cloned().collect();
         let (sources, repositories) = (OnceLock::new(), Mutex::default());
         Self { store, build, registries, agent, secrets, sources, repositories }
     }

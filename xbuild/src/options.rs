@@ -1,16 +1,20 @@
 //! The command line as meant: values parsed, environment read once, contradictions refused.
+//!
+//! In reading order: values of single flags (`values`, `annotation`, `output`, `image_output`), and what several flags
+//! mean together: where files come from (`contexts`), what steps get (`steps`), what becomes of the image
+//! (`destinations`), how registries are reached (`registry`).
 
 pub mod annotation;
+mod contexts;
 mod destinations;
 mod image_output;
 pub mod output;
 pub mod registry;
+mod steps;
 mod values;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use executor::copy::Devices;
-use frontend::graph::{ExtraHost, Network, Ulimit};
 use frontend::lint::RuleSet;
 use oci::Platform;
 use oci::reference::Reference;
@@ -18,72 +22,16 @@ use oci::reference::Reference;
 use crate::args::{BuildArgs, LintFormat, LintRules, Print, Progress, PullWhen};
 use crate::bases::Pull;
 use crate::failure::{Class, Failure};
-use crate::location::Location;
-use crate::sources::context;
 pub use crate::sources::context::Argument as Context;
 pub use annotation::{Annotation, Place};
+pub use contexts::{DockerfileSource, NamedContext};
 use destinations::Destinations;
 pub use destinations::Form;
 pub use output::{Output, OutputKind};
 pub use registry::RegistryOptions;
-pub use values::{parse_size, variable};
-
-/// Where the Dockerfile is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DockerfileSource {
-    /// `Dockerfile`, else `dockerfile`, in the context.
-    Default,
-    /// A file.
-    File(PathBuf),
-    /// Standard input.
-    Stdin,
-}
-
-/// A named context.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NamedContext {
-    /// A directory.
-    Directory(PathBuf),
-    /// An image of the store or a registry.
-    Image(Reference),
-    /// An image in a layout or an archive.
-    Layout(Location),
-    /// Files of a URL or a git repository.
-    Fetched(Context),
-}
-
-/// A secret that steps may mount.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Secret {
-    /// Its id.
-    pub id: String,
-    /// Where its value is.
-    pub source: SecretSource,
-}
-
-/// Where a secret's value is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SecretSource {
-    /// In a file.
-    File(PathBuf),
-    /// In a variable of xbuild's environment.
-    Variable(String),
-}
-
-/// Resource limits of RUN steps.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of memory.
-    pub memory: Option<u64>,
-    /// Microseconds of CPU per period.
-    pub cpu_quota: Option<u64>,
-    /// Microseconds.
-    pub cpu_period: Option<u64>,
-    /// CPUs, as a list.
-    pub cpuset_cpus: Option<String>,
-    /// Processes.
-    pub pids: u64,
-}
+pub use steps::{Secret, SecretSource, StepOptions, host_ca};
+use values::each;
+pub use values::variable;
 
 /// What `xbuild build` is asked for.
 #[derive(Debug)]
@@ -114,22 +62,8 @@ pub struct BuildOptions {
     pub no_cache_filter: Vec<String>,
     /// Ask registries although the store has the name.
     pub pull: Pull,
-    /// Network of steps that ask for none in particular.
-    pub network: Network,
-    /// CA bundle that steps trust.
-    pub host_ca: Option<PathBuf>,
-    /// Secrets.
-    pub secrets: Vec<Secret>,
-    /// ssh agents: id and socket.
-    pub ssh: Vec<(String, PathBuf)>,
-    /// Lines for /etc/hosts.
-    pub extra_hosts: Vec<ExtraHost>,
-    /// rlimits.
-    pub ulimits: Vec<Ulimit>,
-    /// Bytes of /dev/shm.
-    pub shm_size: Option<u64>,
-    /// cgroup limits.
-    pub limits: Limits,
+    /// What steps get.
+    pub steps: StepOptions,
     /// Where the result goes besides the store.
     pub outputs: Vec<Output>,
     /// Repositories that get the image without a tag.
@@ -146,10 +80,6 @@ pub struct BuildOptions {
     pub progress: Progress,
     /// Print the digest alone.
     pub quiet: bool,
-    /// Granted entitlements.
-    pub allow: Vec<String>,
-    /// What happens to device nodes in archives of ADD.
-    pub devices: Devices,
     /// Print instead of building.
     pub print: Option<Print>,
     /// Print findings instead of building, in this form.
@@ -174,108 +104,56 @@ impl BuildOptions {
     /// # Errors
     /// A usage failure that names the flag.
     pub fn new(args: BuildArgs) -> Result<Self, Failure> {
-        let context = context(&args.context)?;
-        let build_args = args.build_arg.iter().map(|text| build_arg(text)).collect::<Result<Vec<_>, _>>()?;
-        let build_args: Vec<_> = build_args.into_iter().flatten().collect();
-        if context == Context::Stdin && args.file.as_deref() == Some(Path::new("-")) {
-            let why = "standard input cannot be both the context and the Dockerfile";
-            return Err(usage("-f -", why, "give one of them another way"));
-        }
-        let stdin_is_read = context == Context::Stdin || args.file.as_deref() == Some(Path::new("-"));
-        if args.registry.password_stdin && stdin_is_read {
-            let why = "standard input is the context or the Dockerfile already";
-            return Err(usage("--password-stdin", why, "set XBUILD_PASSWORD instead"));
-        }
-        let tags: Vec<_> = args.tag.iter().map(|name| values::tag("-t", name)).collect::<Result<_, _>>()?;
-        let Destinations { tags, by_digest, push, outputs, annotations: said } =
+        let context = contexts::context(&args.context)?;
+        let dockerfile = DockerfileSource::new(args.file.as_deref());
+        let build_args: Vec<_> = each(&args.build_arg, build_arg)?.into_iter().flatten().collect();
+        contexts::check_standard_input(&context, &dockerfile, &args.registry)?;
+        let tags = each(&args.tag, |name| values::tag("-t", name))?;
+        let Destinations { tags, by_digest, push, outputs, annotations } =
             destinations::together(&args, tags)?;
         let platforms = destinations::platforms(&args.platform)?;
         let form = destinations::form(&platforms, &build_args)?;
         destinations::check_outputs(form, &outputs, args.load)?;
-        let mut annotations = Vec::new();
-        for text in &args.annotation {
-            annotations.extend(annotation::parse("--annotation", text)?);
-        }
-        annotations.extend(said);
-        destinations::check_annotations(form, &annotations)?;
         Ok(Self {
+            annotations: destinations::annotations(form, &args.annotation, annotations)?,
+            contexts: each(&args.build_context, contexts::named)?,
+            labels: each(&args.label, |text| values::pair("--label", text))?,
+            steps: StepOptions::new(&args)?,
+            source_date_epoch: values::source_date_epoch(&build_args)?,
+            registry: RegistryOptions::new(&args.registry)?.for_images(tags.iter().chain(&by_digest))?,
             context,
-            dockerfile: match args.file {
-                None => DockerfileSource::Default,
-                Some(path) if path.as_os_str() == "-" => DockerfileSource::Stdin,
-                Some(path) => DockerfileSource::File(path),
-            },
-            target: args.target,
-            contexts: args.build_context.iter().map(|text| named_context(text)).collect::<Result<_, _>>()?,
+            dockerfile,
+            tags,
+            by_digest,
+            push,
+            outputs,
             platforms,
             form,
-            labels: args.label.iter().map(|text| values::pair("--label", text)).collect::<Result<_, _>>()?,
-            annotations,
+            build_args,
+            pull: pull(args.pull),
+            lint_rules: lint_rules(args.lint_rules),
+            progress: if args.quiet { Progress::Quiet } else { args.progress },
+            check: args.check.then_some(args.format),
+            jobs: args.jobs.unwrap_or_else(default_jobs).max(1),
+            target: args.target,
             no_cache: args.no_cache,
             no_cache_filter: args.no_cache_filter,
-            pull: match args.pull {
-                PullWhen::Always => Pull::Always,
-                PullWhen::Missing => Pull::Missing,
-                PullWhen::Never => Pull::Never,
-            },
-            network: values::network("--network", &args.network)?,
-            host_ca: args.host_ca.as_deref().map(host_ca).transpose()?,
-            secrets: args
-                .secret
-                .iter()
-                .map(|text| values::readable_secret(text))
-                .collect::<Result<_, _>>()?,
-            ssh: args.ssh.iter().map(|text| values::ssh(text)).collect::<Result<_, _>>()?,
-            extra_hosts: args
-                .add_host
-                .iter()
-                .map(|text| values::extra_host(text))
-                .collect::<Result<_, _>>()?,
-            ulimits: args.ulimit.iter().map(|text| values::ulimit(text)).collect::<Result<_, _>>()?,
-            shm_size: args.shm_size.as_deref().map(|text| parse_size("--shm-size", text)).transpose()?,
-            limits: Limits {
-                memory: args.memory.as_deref().map(|text| parse_size("--memory", text)).transpose()?,
-                cpu_quota: args.cpu_quota,
-                cpu_period: args.cpu_period,
-                cpuset_cpus: args.cpuset_cpus,
-                pids: args.pids_limit,
-            },
-            outputs,
-            push,
             load: args.load,
             iidfile: args.iidfile,
             metadata_file: args.metadata_file,
-            progress: if args.quiet { Progress::Quiet } else { args.progress },
             quiet: args.quiet,
-            allow: args.allow.iter().map(|text| values::entitlement(text)).collect::<Result<_, _>>()?,
-            devices: if args.allow_devices { Devices::Allow } else { Devices::Refuse },
             print: args.print,
-            check: args.check.then_some(args.format),
-            lint_rules: match args.lint_rules {
-                LintRules::Buildkit => RuleSet::BuildKit,
-                LintRules::All => RuleSet::All,
-            },
             explain: args.explain,
             all_stages: args.all_stages,
-            jobs: args.jobs.unwrap_or_else(default_jobs).max(1),
-            source_date_epoch: values::source_date_epoch(&build_args)?,
-            build_args,
-            registry: RegistryOptions::new(&args.registry)?.for_images(tags.iter().chain(&by_digest))?,
-            tags,
-            by_digest,
         })
     }
-}
 
-impl BuildOptions {
     /// Returns the platforms to lower for; none stands for that of the base.
     pub fn each_platform(&self) -> impl Iterator<Item = Option<&Platform>> {
         let unnamed = self.platforms.is_empty().then_some(None);
         self.platforms.iter().map(Some).chain(unnamed)
     }
-}
 
-impl BuildOptions {
     /// Returns where the result is pushed to: names with a tag, and repositories where it gets none.
     pub fn pushed(&self) -> Vec<Reference> {
         let tags = self.tags.iter().filter(|_| self.push).cloned().map(Reference::with_default_tag);
@@ -283,63 +161,24 @@ impl BuildOptions {
     }
 }
 
-/// Returns the CA bundle that `--host-ca` names: the given file, else the first of the places where
-/// distributions keep theirs.
-///
-/// # Errors
-/// An environment failure where there is none.
-pub fn host_ca(text: &str) -> Result<PathBuf, Failure> {
-    const PLACES: &[&str] = &[
-        "/etc/ssl/certs/ca-certificates.crt",
-        "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-        "/etc/pki/tls/certs/ca-bundle.crt",
-        "/etc/ssl/ca-bundle.pem",
-        "/etc/ssl/cert.pem",
-    ];
-    if !text.is_empty() {
-        let path = PathBuf::from(text);
-        return if path.is_file() {
-            Ok(path)
-        } else {
-            Err(usage("--host-ca", &format!("{text} is no file"), ""))
-        };
-    }
-    PLACES.iter().map(Path::new).find(|path| path.is_file()).map(Path::to_owned).ok_or_else(|| {
-        Failure::new(
-            Class::Environment,
-            &[
-                "no CA bundle found on this host",
-                "--host-ca",
-                "none of the usual places has one",
-                "give --host-ca=PATH",
-            ],
-        )
-    })
-}
-
 /// Steps wait for networks and disks more than they compute, so that few processors are no reason for few of them.
 fn default_jobs() -> usize {
     std::thread::available_parallelism().map_or(2, |count| count.get() * 2).max(16)
 }
 
-fn context(text: &str) -> Result<Context, Failure> {
-    let context = context::classify(text).map_err(|error| Failure::from(&error))?;
-    let Context::Directory(path) = &context else { return Ok(context) };
-    match std::fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => Ok(context),
-        Ok(_) => Err(source_failure(text, "it is not a directory")),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err(source_failure(text, "no such directory"))
-        }
-        Err(error) => Err(source_failure(text, &error.to_string())),
+fn pull(when: PullWhen) -> Pull {
+    match when {
+        PullWhen::Always => Pull::Always,
+        PullWhen::Missing => Pull::Missing,
+        PullWhen::Never => Pull::Never,
     }
 }
 
-fn source_failure(text: &str, why: &str) -> Failure {
-    Failure::new(
-        Class::Source,
-        &["cannot read the build context", text, why, "give the directory that holds the Dockerfile"],
-    )
+fn lint_rules(rules: LintRules) -> RuleSet {
+    match rules {
+        LintRules::Buildkit => RuleSet::BuildKit,
+        LintRules::All => RuleSet::All,
+    }
 }
 
 fn build_arg(text: &str) -> Result<Option<(String, String)>, Failure> {
@@ -350,52 +189,7 @@ fn build_arg(text: &str) -> Result<Option<(String, String)>, Failure> {
     }
 }
 
-fn named_context(text: &str) -> Result<(String, NamedContext), Failure> {
-    let flag = format!("--build-context {text}");
-    let Some((name, source)) = text.split_once('=').filter(|(name, _)| !name.is_empty()) else {
-        return Err(usage(&flag, "there is no name", "write NAME=SOURCE"));
-    };
-    let context = match Location::explicit(source)? {
-        Some(Location::Registry(image)) => NamedContext::Image(image),
-        Some(
-            image @ (Location::Named(_)
-            | Location::Layout(..)
-            | Location::OciArchive(..)
-            | Location::DockerArchive(..)),
-        ) => NamedContext::Layout(image),
-        None => match self::context(source)? {
-            Context::Directory(path) => NamedContext::Directory(path),
-            Context::Stdin => {
-                return Err(usage(
-                    &flag,
-                    "a named context does not come from standard input",
-                    "give a directory",
-                ));
-            }
-            fetched @ (Context::Git(_) | Context::Url(_)) => NamedContext::Fetched(fetched),
-        },
-    };
-    Ok((name.to_owned(), context))
-}
-
 /// Makes a usage failure about a flag.
 pub fn usage(flag: &str, why: &str, fix: &str) -> Failure {
     Failure::new(Class::Usage, &["unusable option", flag, why, fix])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_names_a_directory_as_context() {
-        let scratch = tempfile::tempdir().expect("a scratch directory");
-        for path in [scratch.path().to_str().expect("a path of text"), ".", "./src", "src/../src"] {
-            let (name, context) = named_context(&format!("lib={path}")).expect("the directory is there");
-            assert_eq!((name.as_str(), context), ("lib", NamedContext::Directory(path.into())));
-        }
-        let (_, context) = named_context("lib=oci-layout://d").expect("the layout is looked for later");
-        assert!(matches!(context, NamedContext::Layout(_)), "{context:?}");
-        assert!(named_context("lib=/nowhere/at/all").is_err());
-    }
 }

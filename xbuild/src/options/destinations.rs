@@ -3,7 +3,7 @@
 use oci::Platform;
 use oci::reference::Reference;
 
-use super::annotation::{Annotation, Place};
+use super::annotation::{self, Annotation, Place};
 use super::image_output::{ImageOutput, PushBy};
 use super::output::{self, BuildOutput, Output, OutputKind};
 use super::{usage, values, variable};
@@ -116,11 +116,19 @@ pub fn check_outputs(form: Form, outputs: &[Output], load: bool) -> Result<(), F
     Err(usage(flag, why, "give one --platform, or use -o type=oci,dest=PATH, or --push"))
 }
 
-/// Refuses annotations of an index where there is none.
+/// Returns all annotations: those of `--annotation`, then those that outputs say.
 ///
 /// # Errors
-/// A usage failure.
-pub fn check_annotations(form: Form, annotations: &[Annotation]) -> Result<(), Failure> {
+/// A usage failure where one is none, or of an index that there is not.
+pub fn annotations(form: Form, texts: &[String], said: Vec<Annotation>) -> Result<Vec<Annotation>, Failure> {
+    let mut annotations = values::each(texts, |text| annotation::parse("--annotation", text))?.concat();
+    annotations.extend(said);
+    check_annotations(form, &annotations)?;
+    Ok(annotations)
+}
+
+/// Refuses annotations of an index where there is none.
+fn check_annotations(form: Form, annotations: &[Annotation]) -> Result<(), Failure> {
     let of_index = annotations
         .iter()
         .find(|annotation| matches!(annotation.place, Some(Place::Index | Place::IndexDescriptor)));

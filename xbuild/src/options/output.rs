@@ -79,50 +79,14 @@ pub fn fields(text: &str) -> Vec<String> {
 /// # Errors
 /// Unknown types and keys, and a missing destination.
 pub fn parse(flag: &str, text: &str) -> Result<Output, Failure> {
-    let place = format!("{flag} {text}");
     if !text.contains('=') {
         let kind = if text == "-" { OutputKind::Tar } else { OutputKind::Local };
         return Ok(Output { kind, dest: text.into(), annotations: Vec::new() });
     }
-    let (mut kind, mut dest, mut directory, mut annotations) = (None, None, false, Vec::new());
-    for field in fields(text) {
-        let (key, value) = field.split_once('=').unwrap_or((&field, ""));
-        if let Some(annotation) = annotation::of_output(&place, key, value) {
-            annotations.push(annotation?);
-            continue;
-        }
-        match (key, value) {
-            ("type", value) => kind = Some(value.to_owned()),
-            ("dest", value) if !value.is_empty() => dest = Some(PathBuf::from(value)),
-            ("tar", "true") => directory = false,
-            ("tar", "false") => directory = true,
-            // Layer times follow SOURCE_DATE_EPOCH whenever it is set, so there is nothing left to rewrite.
-            ("rewrite-timestamp", "true") => {}
-            _ => {
-                return Err(usage(
-                    &place,
-                    &format!("unknown or unsupported {field:?}"),
-                    "the keys are type, dest, tar and annotation.KEY",
-                ));
-            }
-        }
-    }
-    let kind = match kind.as_deref() {
-        Some("oci") if directory => OutputKind::OciDirectory,
-        Some("oci") => OutputKind::OciArchive,
-        Some("docker") if !directory => OutputKind::Docker,
-        Some("tar") => OutputKind::Tar,
-        Some("local") => OutputKind::Local,
-        Some(other) => {
-            return Err(usage(
-                &place,
-                &format!("unknown type {other:?}"),
-                "the types are oci, docker, tar and local; of builds also image and registry",
-            ));
-        }
-        None => return Err(usage(&place, "there is no type", "write type=oci,dest=PATH")),
-    };
-    let dest = match (dest, kind) {
+    let place = format!("{flag} {text}");
+    let said = Said::read(&place, text)?;
+    let kind = kind(&place, &said)?;
+    let dest = match (said.dest, kind) {
         (Some(dest), _) => dest,
         (None, OutputKind::OciArchive | OutputKind::Docker | OutputKind::Tar) => PathBuf::from("-"),
         (None, OutputKind::OciDirectory | OutputKind::Local) => {
@@ -130,14 +94,70 @@ pub fn parse(flag: &str, text: &str) -> Result<Output, Failure> {
         }
     };
     match kind {
-        OutputKind::Tar | OutputKind::Local if !annotations.is_empty() => {
+        OutputKind::Tar | OutputKind::Local if !said.annotations.is_empty() => {
             Err(usage(&place, "a root file system has no annotations", "leave them out, or write type=oci"))
         }
         OutputKind::Tar
         | OutputKind::Local
         | OutputKind::OciArchive
         | OutputKind::OciDirectory
-        | OutputKind::Docker => Ok(Output { kind, dest, annotations }),
+        | OutputKind::Docker => Ok(Output { kind, dest, annotations: said.annotations }),
+    }
+}
+
+/// The fields of an output, as they are written.
+struct Said {
+    kind: Option<String>,
+    dest: Option<PathBuf>,
+    packing: Packing,
+    annotations: Vec<Annotation>,
+}
+
+/// What `tar=` says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Packing {
+    Archive,
+    Directory,
+}
+
+impl Said {
+    fn read(place: &str, text: &str) -> Result<Self, Failure> {
+        let mut said = Self { kind: None, dest: None, packing: Packing::Archive, annotations: Vec::new() };
+        for field in fields(text) {
+            let (key, value) = field.split_once('=').unwrap_or((&field, ""));
+            if let Some(annotation) = annotation::of_output(place, key, value) {
+                said.annotations.push(annotation?);
+                continue;
+            }
+            match (key, value) {
+                ("type", value) => said.kind = Some(value.to_owned()),
+                ("dest", value) if !value.is_empty() => said.dest = Some(PathBuf::from(value)),
+                ("tar", "true") => said.packing = Packing::Archive,
+                ("tar", "false") => said.packing = Packing::Directory,
+                // Layer times follow SOURCE_DATE_EPOCH whenever it is set, so there is nothing left to rewrite.
+                ("rewrite-timestamp", "true") => {}
+                _ => {
+                    let why = format!("unknown or unsupported {field:?}");
+                    return Err(usage(place, &why, "the keys are type, dest, tar and annotation.KEY"));
+                }
+            }
+        }
+        Ok(said)
+    }
+}
+
+fn kind(place: &str, said: &Said) -> Result<OutputKind, Failure> {
+    match (said.kind.as_deref(), said.packing) {
+        (Some("oci"), Packing::Directory) => Ok(OutputKind::OciDirectory),
+        (Some("oci"), Packing::Archive) => Ok(OutputKind::OciArchive),
+        (Some("docker"), Packing::Archive) => Ok(OutputKind::Docker),
+        (Some("tar"), _) => Ok(OutputKind::Tar),
+        (Some("local"), _) => Ok(OutputKind::Local),
+        (Some(other), _) => {
+            let fix = "the types are oci, docker, tar and local; of builds also image and registry";
+            Err(usage(place, &format!("unknown type {other:?}"), fix))
+        }
+        (None, _) => Err(usage(place, "there is no type", "write type=oci,dest=PATH")),
     }
 }
 

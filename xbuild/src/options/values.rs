@@ -15,6 +15,11 @@ pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// Parses the values of a flag that may be given several times.
+pub fn each<T>(texts: &[String], parse: impl Fn(&str) -> Result<T, Failure>) -> Result<Vec<T>, Failure> {
+    texts.iter().map(|text| parse(text)).collect()
+}
+
 /// Parses an image name.
 pub fn tag(flag: &str, name: &str) -> Result<Reference, Failure> {
     name.parse().map_err(|error| usage(&format!("{flag} {name}"), &format!("{error}"), "write NAME[:TAG]"))

@@ -211,7 +211,7 @@ fn plan(
     tokio::task::block_in_place(|| {
         let sources: Vec<_> =
             trees.iter().map(|(tree, kind)| Source { tree: &**tree, kind: *kind }).collect();
-        let options = Options { devices: worker.options.devices, ..options(step, &staging) };
+        let options = Options { devices: worker.options.steps.devices, ..options(step, &staging) };
         copy::plan(op, &sources, below, &options)
     })
 }

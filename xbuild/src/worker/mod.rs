@@ -232,7 +232,7 @@ impl BuildWorker {
 
     /// Returns a secret's value; `None` where no such secret was given.
     fn secret(&self, id: &str) -> Result<Option<Vec<u8>>, StepError> {
-        match self.options.secrets.iter().find(|secret| secret.id == id) {
+        match self.options.steps.secrets.iter().find(|secret| secret.id == id) {
             Some(secret) => read_secret(secret),
             None => Ok(None),
         }

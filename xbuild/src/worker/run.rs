@@ -142,7 +142,7 @@ async fn prepare(
         mounts,
         pipes: pipes(run),
         etc: etc_files(run),
-        host_ca: worker.options.host_ca.clone(),
+        host_ca: worker.options.steps.host_ca.clone(),
         network: network(run.network),
         security: match run.security {
             Security::Sandbox => sandbox::Security::Sandbox,
@@ -258,7 +258,7 @@ fn etc_files(run: &RunOp) -> EtcFiles {
 }
 
 fn limits(worker: &BuildWorker, run: &RunOp) -> Limits {
-    let limits = &worker.options.limits;
+    let limits = &worker.options.steps.limits;
     Limits {
         pids: Some(limits.pids),
         memory: limits.memory,
@@ -336,7 +336,7 @@ fn ssh_mount(
     env: &mut Vec<(OsString, OsString)>,
     agents: &mut Vec<AgentSocket>,
 ) -> Result<Option<StepMount>, StepError> {
-    let Some((_, socket)) = worker.options.ssh.iter().find(|(id, _)| *id == ssh.id) else {
+    let Some((_, socket)) = worker.options.steps.ssh.iter().find(|(id, _)| *id == ssh.id) else {
         if ssh.required {
             let flag = format!("--ssh {}", ssh.id);
             return Err(StepError::Missing { kind: "ssh agent", id: ssh.id.clone(), flag });
