@@ -57,7 +57,8 @@ impl Fetcher {
         registries: Arc<Registries>,
         options: &BuildOptions,
     ) -> Self {
-        let agent = options.steps.ssh.iter().find(|(id, _)| id == "default").map(|(_, socket)| socket.clone());
+        let agent =
+            options.steps.ssh.iter().find(|(id, _)| id == "default").map(|(_, socket)| socket.clone());
         let secrets =
             options.steps.secrets.iter().filter(|secret| Secrets::is_wanted(&secret.id)).cloned().collect();
         let (sources, repositories) = (OnceLock::new(), Mutex::default());
