@@ -10,7 +10,7 @@ use oci::{Digest, Store};
 
 use crate::bases;
 use crate::failure::{Class, Failure};
-use crate::images::check_digest;
+use crate::images::{check_digest, damage};
 use crate::worker::registries::Registries;
 
 /// Blobs that are known to be in repositories, by [`Reference::place`].
@@ -88,7 +88,7 @@ pub async fn send(
     for (repository, result) in join_all(sends).await.into_iter().flatten() {
         match result {
             Ok(done) => pushed.push(done),
-            Err(error) => lost.push((repository, error.into())),
+            Err(error) => lost.push((repository, damage::pushed(store, error))),
         }
     }
     match lost.is_empty() {
@@ -111,7 +111,7 @@ fn repeatable(
     store: &Store,
     registries: &Registries,
     image: &PushImage,
-    lost: Vec<(&Repository, Failure)>,
+    mut lost: Vec<(&Repository, Failure)>,
 ) -> Failure {
     let digest = image.documents.last().map(|root| root.digest.to_string()).unwrap_or_default();
     let names = lost.iter().flat_map(|(repository, _)| &repository.names);
@@ -124,6 +124,11 @@ fn repeatable(
     };
     let commands: Vec<_> = names.map(program).collect();
     let lines: Vec<_> = lost.iter().map(|(_, failure)| failure.line.as_str()).collect();
+    // A part of the image is gone: nothing repeats the push before that is there again.
+    if let Some(at) = lost.iter().position(|(_, failure)| failure.class == Class::Store) {
+        let line = lines.join("; ");
+        return Failure { line, ..lost.swap_remove(at).1 };
+    }
     // What is wrong with the command itself stays wrong.
     let again = match lost.iter().all(|(_, failure)| failure.class == Class::Usage) {
         true => format!("`xbuild push {digest}` pushes it alone then"),

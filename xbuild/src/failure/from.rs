@@ -39,6 +39,8 @@ impl From<RegistryError> for Failure {
             Action::Pull | Action::Login => Class::Source,
             Action::Push => Class::Push,
         };
+        // A push of what is no longer what it was is not the registry's failure.
+        let class = if error.damaged().is_some() { Class::Store } else { class };
         let class = match (error.is_refusal(), error.is_in_file()) {
             (true, _) => Class::Refused,
             (false, true) => Class::Usage,
@@ -82,6 +84,9 @@ fn exporter_class(error: &exporter::Error) -> Class {
 
 /// Makes the failure of an output to `dest`.
 pub fn output(error: exporter::Error, dest: &Path) -> Failure {
+    if is_reader_gone(&error) {
+        return reader_gone(&dest.display().to_string());
+    }
     match exporter_class(&error) {
         // Whatever was copied, it is the destination that is full.
         Class::Resource => {
@@ -90,6 +95,19 @@ pub fn output(error: exporter::Error, dest: &Path) -> Failure {
         }
         _ => error.into(),
     }
+}
+
+/// Returns whether what was written to is a pipe that nobody reads any more.
+pub fn is_reader_gone(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = sources(error).filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Makes the failure of an image of which `place` did not take all. It is no wrong command line: as with a disk that
+/// is full, what was to take the image does not.
+pub fn reader_gone(place: &str) -> Failure {
+    let why = "whoever read it ended before all of it was written";
+    Failure::new(Class::Resource, &["cannot write the image", place, why, "see why the reader ended"])
 }
 
 fn sources<'a>(

@@ -18,7 +18,8 @@ use super::fill::{transfer, verified_copy};
 use super::place::Blob;
 use super::remote::Remote;
 use super::source::Source;
-use super::written::{Written, full, names_of};
+use super::written::{Written, full, names_of, shown};
+use crate::failure::from::{is_reader_gone, reader_gone};
 use crate::failure::{Class, Failure, io_class};
 use crate::location::Location;
 
@@ -81,6 +82,7 @@ impl Archiving<'_> {
         let written = tokio::task::block_in_place(|| to_file(self.path, |out| write(&parts, out, &mut blob)));
         written.map_err(|unwritten| match unwritten {
             Unwritten::Source(failure) => failure,
+            Unwritten::Target(error) if is_reader_gone(&error) => reader_gone(&shown(self.target)),
             Unwritten::Target(error) => full(self.target, error.into()),
         })
     }
@@ -89,6 +91,9 @@ impl Archiving<'_> {
     fn blob(&self, contents: &Contents, digest: &Digest, size: u64, out: &mut File) -> Result<(), Failure> {
         let Self { places, source, target, .. } = self;
         let full = |error: io::Error| {
+            if is_reader_gone(&error) {
+                return reader_gone(&shown(target));
+            }
             let class = io_class(&error, Class::Usage);
             full(target, Failure::new(class, &["cannot write the archive", "", &error.to_string()]))
         };

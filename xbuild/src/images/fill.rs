@@ -150,7 +150,7 @@ pub(super) fn verified_copy(
             Ok(0) => return Ok(()),
             Ok(read) => take(&buffer[..read])?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(source.damaged(digest, &error.to_string())),
+            Err(error) => return Err(source.unread(digest, &error)),
         }
     }
 }

@@ -1,16 +1,18 @@
 //! Images in every place that one can be in: opened as a source, written to a target.
 //!
 //! In reading order: `archive` (tar files by offset), `docker` (what `docker save` writes), `choose` (one of a layout's
-//! images), `place` (where the bytes of blobs are), `source` (an opened image: documents by digest, blobs wherever they
-//! are), `contents` (all that an image consists of), `pack` (uncompressed layers to gzip), `fill` (blobs into a layout),
-//! `remote` (those of registries into archives), `written` (what comes of writing), `archiving` (archives), `push`
-//! (registries), `target` (any of them, the store, layouts), `gather` (what an index needs in the store). Whatever is read
-//! is verified on the way; documents travel as the bytes they are, so a copy has its original's digest.
+//! images), `place` (where the bytes of blobs are), `damage` (blobs of the store that are wrong), `source` (an opened
+//! image: documents by digest, blobs wherever they are), `contents` (all that an image consists of), `pack` (uncompressed
+//! layers to gzip), `fill` (blobs into a layout), `remote` (those of registries into archives), `written` (what comes of
+//! writing), `archiving` (archives), `push` (registries), `target` (any of them, the store, layouts), `gather` (what an
+//! index needs in the store). Whatever is read is verified on the way; documents travel as the bytes they are, so a copy
+//! has its original's digest.
 
 mod archive;
 mod archiving;
 mod choose;
 mod contents;
+pub mod damage;
 mod docker;
 mod fill;
 mod gather;

@@ -4,10 +4,11 @@ use oci::document::{self, Descriptor};
 use oci::reference::Reference;
 use oci::registry::{Problem, PushBlob, PushDocument, PushImage, Pushed, plan_push};
 
-use super::Places;
 use super::contents::Contents;
+use super::place::Place;
 use super::source::Source;
 use super::written::{Written, check_digest};
+use super::{Places, damage};
 use crate::failure::{Class, Failure};
 
 /// Describes an image for a push under `tags`.
@@ -51,9 +52,12 @@ async fn push(places: &Places, source: &Source, name: &Reference) -> Result<Push
     let contents = Contents::of(source).await?;
     let tags: Vec<String> = name.tag.iter().cloned().collect();
     let plan = plan_push(name, &described(source, &contents, &tags)?);
-    places.client()?.push(&plan).await.map_err(|error| match &*error.problem {
+    places.client()?.push(&plan).await.map_err(|error| match (&source.place, &*error.problem) {
+        (Place::Store(store), Problem::Damaged { .. }) => damage::pushed(store, error),
         // Not the registry's turn: what was to be sent is not what it should be.
-        Problem::Source { .. } => Failure { class: Class::Source, ..error.into() },
+        (_, Problem::Damaged { .. } | Problem::Source { .. }) => {
+            Failure { class: Class::Source, ..error.into() }
+        }
         _ => error.into(),
     })
 }

@@ -4,6 +4,7 @@
 //! Docker archives, whose digest stands nowhere).
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,7 +19,7 @@ use super::archive::{Archive, Extent};
 use super::choose::{choose, names};
 use super::contents::Contents;
 use super::place::{Blob, Files, Place, damaged};
-use super::{Places, docker};
+use super::{Places, damage, docker};
 use crate::bases;
 use crate::failure::{Class, Failure, chain};
 use crate::image;
@@ -355,6 +356,21 @@ impl Source {
         match &self.place {
             Place::Store(store) => bases::place(store, digest).into_iter().collect(),
             Place::Layout(_) | Place::Files(_) | Place::Registry(_) => Vec::new(),
+        }
+    }
+
+    /// Makes the failure of a blob whose bytes cannot be read, or are not what its digest says.
+    pub(super) fn unread(&self, digest: &Digest, error: &std::io::Error) -> Failure {
+        let wrong = matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof);
+        match &self.place {
+            Place::Store(store) if wrong => {
+                let what = format!("blob {digest} is damaged");
+                let path = store.layout().blob_path(digest).display().to_string();
+                let why = error.to_string();
+                let why = why.strip_prefix(&format!("{what}: ")).unwrap_or(&why);
+                damage::taken_out(store, digest, &[&what, &path, why])
+            }
+            _ => self.damaged(digest, &error.to_string()),
         }
     }
 
