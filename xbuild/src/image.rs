@@ -3,6 +3,7 @@
 use oci::digest::Algorithm;
 use oci::document::{self, Config, Descriptor, Manifest, Root};
 use oci::layout::Layout;
+use oci::reference::{Reason, Reference, ReferenceError};
 use oci::{Digest, Platform};
 
 use crate::failure::{Class, Failure};
@@ -98,13 +99,15 @@ pub fn digest(descriptor: &Descriptor) -> Result<Digest, Failure> {
 }
 
 fn unknown(name: &str) -> Failure {
-    Failure::new(
-        Class::Source,
-        &[
-            "no such image in the store",
-            name,
-            "nothing is tagged so",
-            "see `xbuild images`, or `xbuild pull` it",
-        ],
-    )
+    let what = "no such image in the store";
+    match name.parse::<Reference>() {
+        Err(ReferenceError { reason, .. }) if reason != Reason::Identifier => {
+            let fix = "write NAME[:TAG], or a digest, of `xbuild images`";
+            Failure::new(Class::Usage, &[what, name, &reason.to_string(), fix])
+        }
+        Ok(_) | Err(_) => {
+            let fix = "see `xbuild images`, or `xbuild pull` it";
+            Failure::new(Class::Source, &[what, name, "nothing is tagged so", fix])
+        }
+    }
 }

@@ -14,7 +14,7 @@ use super::{INDEX_LIMIT, Layout};
 use crate::document::{self, digest_of, to_value};
 use crate::error::{Error, Result};
 use crate::lock::TemporaryFile;
-use crate::{Descriptor, Reference, json};
+use crate::{Descriptor, Digest, Reference, json};
 
 /// The annotation by which OCI tools find an image in a layout (image-spec annotations.md).
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -60,13 +60,11 @@ impl Layout {
     /// Returns what `name` stands for: a full name, a short one, or the text of an entry's `ref.name`.
     ///
     /// # Errors
-    /// As [`Self::names`]; an unknown name is `None`.
+    /// As [`Self::names`]; an unknown name is `None`, whether or not it could be one.
     pub fn resolve(&self, name: &str) -> Result<Option<Descriptor>> {
-        let full = name.parse::<Reference>().map(|reference| reference.with_default_tag().to_string());
-        let full = full.unwrap_or_default();
         let names = self.names()?;
-        let exact = names.iter().find(|entry| !name.is_empty() && entry.name == full);
-        let found = exact.or_else(|| names.iter().find(|entry| !name.is_empty() && entry.name == name));
+        let listed = listed_as(names.iter().map(|entry| entry.name.as_str()), name);
+        let found = listed.and_then(|name| names.iter().find(|entry| entry.name == name));
         Ok(found.map(|entry| entry.descriptor.clone()))
     }
 
@@ -141,16 +139,33 @@ impl Layout {
     /// # Errors
     /// [`Error::UnknownName`], and as [`Self::tag`].
     pub fn untag(&self, name: &str) -> Result<Descriptor> {
+        let mut removed = None;
+        self.edit(|manifests| {
+            let Some(name) = listed_as(manifests.iter().filter_map(name_of), name) else {
+                return Edited::No;
+            };
+            removed = manifests.iter().find(|entry| name_of(entry) == Some(&name)).cloned();
+            manifests.retain(|entry| name_of(entry) != Some(&name));
+            Edited::Yes
+        })?;
         let unknown = || Error::UnknownName { name: name.to_owned(), layout: self.root.clone() };
-        let descriptor = self.resolve(name)?.ok_or_else(unknown)?;
-        let full = name.parse::<Reference>().map(|reference| reference.with_default_tag().to_string());
-        let full = full.unwrap_or_default();
+        document::from_value(&removed.ok_or_else(unknown)?).map_err(|error| self.bad_index(error.to_string()))
+    }
+
+    /// Takes away the entry without a name that [`Self::list`] makes; one that is not there is gone already.
+    ///
+    /// # Errors
+    /// As [`Self::tag`].
+    pub fn unlist(&self, digest: &Digest) -> Result<()> {
+        let digest = digest.to_string();
         self.edit(|manifests| {
             let before = manifests.len();
-            manifests.retain(|old| name_of(old).is_none_or(|found| found != full && found != name));
+            manifests.retain(|entry| {
+                let is_named = name_of(entry).is_some_and(|name| !name.is_empty());
+                is_named || entry.get("digest").and_then(Value::as_str) != Some(&digest)
+            });
             if manifests.len() == before { Edited::No } else { Edited::Yes }
-        })?;
-        Ok(descriptor)
+        })
     }
 
     fn edit(&self, change: impl FnOnce(&mut Vec<Value>) -> Edited) -> Result<()> {
@@ -204,6 +219,14 @@ impl Layout {
 
 fn entries(index: &Value) -> &[Value] {
     index.get("manifests").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// The name under which an index lists what `asked` means: its full form, else the very text, as foreign tools write
+/// `ref.name`. An entry without a name is meant by no text, also not by one that is no reference and has no full form.
+fn listed_as<'a>(names: impl Iterator<Item = &'a str> + Clone, asked: &str) -> Option<String> {
+    let full = asked.parse::<Reference>().ok().map(|reference| reference.with_default_tag().to_string());
+    let mut meant = full.into_iter().chain([asked.to_owned()]).filter(|name| !name.is_empty());
+    meant.find(|meant| names.clone().any(|name| name == meant))
 }
 
 fn name_of(entry: &Value) -> Option<&str> {

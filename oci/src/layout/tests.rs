@@ -250,6 +250,45 @@ fn names_are_normalised_moved_and_removed() {
 }
 
 #[test]
+fn no_text_means_an_image_without_a_name() {
+    let (_directory, layout) = layout();
+    let nameless = image(&layout, "a");
+    let digest = document::digest_of(&nameless).unwrap();
+    layout.list(&nameless).unwrap();
+    let texts = ["", "MyApp", "nosuch:", "x@", "x@sha256:abc", "a b", "/tmp/x", ":", "@", "app"];
+    let check = || {
+        for text in texts {
+            assert_eq!(layout.resolve(text).unwrap(), None, "{text:?}");
+            assert!(matches!(layout.untag(text), Err(Error::UnknownName { .. })), "{text:?}");
+        }
+        assert_eq!(layout.names().unwrap().len(), 1);
+    };
+    check();
+    // Others write an empty name.
+    layout.unlist(&digest).unwrap();
+    layout.tag_ref("", &nameless).unwrap();
+    check();
+    layout.unlist(&digest).unwrap();
+    assert_eq!(layout.names().unwrap(), []);
+    layout.tag(&"app".parse().unwrap(), &nameless).unwrap();
+    layout.unlist(&digest).unwrap();
+    assert_eq!(layout.names().unwrap().len(), 1, "one that has a name keeps it");
+}
+
+#[test]
+fn of_two_entries_that_a_text_fits_one_is_meant() {
+    let (_directory, layout) = layout();
+    let (full, text) = (image(&layout, "a"), image(&layout, "b"));
+    layout.tag_ref("app:1", &text).unwrap();
+    layout.tag(&"app:1".parse().unwrap(), &full).unwrap();
+    for expect in [&full, &text] {
+        assert_eq!(layout.resolve("app:1").unwrap().unwrap().digest(), expect.digest());
+        assert_eq!(layout.untag("app:1").unwrap().digest(), expect.digest());
+    }
+    assert_eq!(layout.names().unwrap(), []);
+}
+
+#[test]
 fn what_other_tools_wrote_in_the_index_survives() {
     let (_directory, layout) = layout();
     let image = image(&layout, "a");

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use oci::Digest;
 use oci::layout::Layout;
 
 use super::print;
@@ -39,20 +40,31 @@ pub fn tag(args: &TagArgs, root: PathBuf) -> Result<(), Failure> {
 /// The first name that is not in the store; the names before it are gone then.
 pub fn remove(layout: &Layout, args: &RmiArgs) -> Result<(), Failure> {
     for name in &args.images {
-        let named = match layout.resolve(name)? {
-            Some(_) => vec![name.clone()],
-            None => {
-                let descriptor = image::find(layout, name)?;
-                let all = layout.names()?.into_iter();
-                all.filter(|named| named.descriptor.digest() == descriptor.digest())
-                    .map(|named| named.name)
-                    .collect()
-            }
-        };
-        for name in named {
-            layout.untag(&name)?;
-            print(&format!("untagged {name}\n"))?;
+        if layout.resolve(name)?.is_some() {
+            untag(layout, name)?;
+        } else {
+            remove_all(layout, &image::digest(&image::find(layout, name)?)?)?;
         }
     }
     Ok(())
+}
+
+/// Takes away every name of an image, and its entry without one.
+fn remove_all(layout: &Layout, digest: &Digest) -> Result<(), Failure> {
+    let shown = digest.to_string();
+    let of_image = layout.names()?.into_iter().filter(|named| named.descriptor.digest().as_ref() == shown);
+    for named in of_image {
+        if named.name.is_empty() {
+            layout.unlist(digest)?;
+            print(&format!("removed {shown}\n"))?;
+        } else {
+            untag(layout, &named.name)?;
+        }
+    }
+    Ok(())
+}
+
+fn untag(layout: &Layout, name: &str) -> Result<(), Failure> {
+    layout.untag(name)?;
+    print(&format!("untagged {name}\n"))
 }

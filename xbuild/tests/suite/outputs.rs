@@ -97,6 +97,37 @@ fn images_inspect_history_tag_and_rmi_work_on_the_store() {
 }
 
 #[test]
+fn an_image_without_a_name_is_meant_by_its_digest_alone() {
+    let scratch = Scratch::new();
+    let context = scratch.context("c", &[("Dockerfile", "FROM scratch\nCOPY f /\n"), ("f", "x")]);
+    let digest = scratch.digest(&context, &[]);
+    let other = scratch.path().join("x.tar");
+    let output = format!("type=oci,dest={}", other.display());
+    for name in ["MyApp", "nosuch:", "x@", "x@sha256:abc"] {
+        for command in [
+            &["run", name, "/f"][..],
+            &["inspect", name],
+            &["history", name],
+            &["tag", name, "q"],
+            &["rmi", name],
+            &["push", name, "127.0.0.1:1/x"],
+            &["save", name, "-o", &output],
+            &["copy", name, "q"],
+        ] {
+            let run = scratch.xbuild(command);
+            assert!(run.stdout.is_empty(), "{command:?}: {run:?}");
+            run.fails(2, &["no such image in the store", name]);
+        }
+    }
+    scratch.xbuild(&["inspect", "nosuch"]).fails(4, &["no such image in the store"]);
+    assert!(!other.exists());
+    scratch.xbuild(&["tag", &digest, "app"]).ok();
+    let removed = scratch.xbuild(&["rmi", &digest[7..20]]).ok().stdout;
+    assert_eq!(removed, format!("removed {digest}\nuntagged docker.io/library/app:latest\n"));
+    assert_eq!(scratch.xbuild(&["images", "-q"]).ok().stdout, "");
+}
+
+#[test]
 fn secrets_never_reach_the_store_or_the_log() {
     let scratch = Scratch::new().with_busybox();
     let canary = "canary-5d41402abc4b2a76";
