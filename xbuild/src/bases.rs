@@ -18,9 +18,10 @@ use crate::failure::{Class, Failure};
 use crate::image::{self, StoredImage};
 use crate::images::{self, Places};
 use crate::location::Location;
+use crate::registries::Registries;
+use crate::whereabouts;
 use crate::worker::error::StepError;
 use crate::worker::layer::{Layer, Stack};
-use crate::worker::registries::Registries;
 
 /// Whether a name in the store counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,7 +148,8 @@ impl Bases {
     }
 
     fn resolution(&self, name: &str, platform: &Platform) -> Result<Option<Descriptor>, Failure> {
-        let Ok(bytes) = std::fs::read(source_path(&self.store, &resolution_key(name, platform))) else {
+        let Ok(bytes) = std::fs::read(whereabouts::source_path(&self.store, &resolution_key(name, platform)))
+        else {
             return Ok(None);
         };
         let Ok(resolution) = serde_json::from_slice::<Resolution>(&bytes) else { return Ok(None) };
@@ -159,7 +161,7 @@ impl Bases {
         let layout = self.store.layout();
         layout.put_document(&found.config)?;
         layout.put_document(&found.manifest)?;
-        note_places(&self.store, &found.reference, &found.manifest)?;
+        whereabouts::note_places(&self.store, &found.reference, &found.manifest)?;
         let kind = found
             .manifest
             .parsed
@@ -176,7 +178,8 @@ impl Bases {
             name: name.clone(),
         };
         let bytes = serde_json::to_vec(&resolution).expect("a resolution serialises");
-        self.store.replace(&source_path(&self.store, &resolution_key(&name, platform)), &bytes)?;
+        self.store
+            .replace(&whereabouts::source_path(&self.store, &resolution_key(&name, platform)), &bytes)?;
         Ok(StoredImage { descriptor, manifest: found.manifest, config: found.config })
     }
 
@@ -205,7 +208,7 @@ impl Bases {
         let layers = image.manifest.parsed.layers().iter().zip(diff_ids).map(|(descriptor, diff_id)| {
             let digest = document::digest_of(descriptor).map_err(oci::Error::from)?;
             let named = named.as_ref().map(|named| named.with_digest(*manifest));
-            Ok(Layer::base(*diff_id, descriptor.clone(), place(&self.store, &digest).or(named)))
+            Ok(Layer::base(*diff_id, descriptor.clone(), whereabouts::place(&self.store, &digest).or(named)))
         });
         layers.collect::<Result<Vec<_>, StepError>>().map(Into::into)
     }
@@ -217,38 +220,6 @@ fn lacking(reference: &Reference, why: &str) -> Failure {
     let why = format!("{why}, and --pull=never asks no registry");
     let fix = format!("`xbuild pull {name}` first, or leave --pull=never out");
     Failure::new(Class::Source, &["cannot use the image", &name, &why, &fix])
-}
-
-/// Notes that the layers of `manifest` are in the repository of `reference`.
-///
-/// # Errors
-/// Store failures.
-pub fn note_places(store: &Store, reference: &Reference, manifest: &Manifest) -> Result<(), Failure> {
-    let place = reference.to_string();
-    for layer in manifest.parsed.layers() {
-        let digest = document::digest_of(layer).map_err(oci::Error::from)?;
-        store.replace(&source_path(store, &place_key(&digest)), place.as_bytes())?;
-    }
-    Ok(())
-}
-
-/// Notes that a blob was pushed to the repository of `reference`: others of the registry can link it from there.
-///
-/// # Errors
-/// Store failures.
-pub fn note_pushed(store: &Store, reference: &Reference, digest: &Digest) -> Result<(), Failure> {
-    let path = source_path(store, &pushed_key(&reference.registry, digest));
-    Ok(store.replace(&path, reference.to_string().as_bytes())?)
-}
-
-/// Returns the repository of a registry that a blob was pushed to last, where it was.
-pub fn pushed(store: &Store, registry: &str, digest: &Digest) -> Option<Reference> {
-    std::fs::read_to_string(source_path(store, &pushed_key(registry, digest))).ok()?.parse().ok()
-}
-
-/// Returns where a layer that is not in the store can be had, where that is known.
-pub fn place(store: &Store, digest: &Digest) -> Option<Reference> {
-    std::fs::read_to_string(source_path(store, &place_key(digest))).ok()?.parse().ok()
 }
 
 /// Returns the platform of an image that cannot be used for `wanted`; what does not say its platform can.
@@ -275,16 +246,4 @@ fn read_manifest(layout: &Layout, manifest: &Digest) -> Result<StoredImage, Step
 
 fn resolution_key(name: &str, platform: &Platform) -> String {
     blake3::hash(format!("image {name} {}", platform.full()).as_bytes()).to_hex().to_string()
-}
-
-fn place_key(digest: &Digest) -> String {
-    blake3::hash(format!("layer {digest}").as_bytes()).to_hex().to_string()
-}
-
-fn pushed_key(registry: &str, digest: &Digest) -> String {
-    blake3::hash(format!("pushed {registry} {digest}").as_bytes()).to_hex().to_string()
-}
-
-fn source_path(store: &Store, key: &str) -> std::path::PathBuf {
-    store.root().join("sources").join(key)
 }

@@ -18,13 +18,13 @@ use oci::layer::{Entry, Kind, Mtime};
 use oci::store::{Leased, Store};
 
 use crate::options::{BuildOptions, Secret, variable};
+use crate::registries::Registries;
 use crate::sources::context::{self, Argument, Prepared};
 use crate::sources::git::{self, Checkout, Remote};
 use crate::sources::{Limits, Secrets, SourceError, Sources, http};
 use crate::worker::build::Build;
 use crate::worker::error::StepError;
 use crate::worker::layer::blocking;
-use crate::worker::registries::Registries;
 use crate::worker::{LocalFiles, now, read_secret};
 
 /// How long a source may take before the user is told what is waited for.

@@ -168,6 +168,26 @@ fn version(text: &str) -> Result<(PathBuf, Version), String> {
     Ok((path.into(), Version { tag: tag.map(str::to_owned), digest }))
 }
 
+/// Parses the name of an image.
+///
+/// # Errors
+/// A usage failure.
+pub fn reference(name: &str) -> Result<Reference, Failure> {
+    match Location::parse(name)? {
+        Location::Named(_) => {}
+        Location::Registry(_)
+        | Location::Layout(..)
+        | Location::OciArchive(..)
+        | Location::DockerArchive(..) => {
+            let fix = "`xbuild copy IMAGE PLACE` writes there";
+            return Err(Failure::new(Class::Usage, &["unusable image name", name, "it is a place", fix]));
+        }
+    }
+    name.parse().map_err(|error| {
+        Failure::new(Class::Usage, &["unusable image name", name, &format!("{error}"), "write NAME[:TAG]"])
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,6 +13,7 @@ mod options;
 mod progress;
 mod registries;
 mod sources;
+mod whereabouts;
 mod worker;
 
 use std::path::PathBuf;

@@ -28,8 +28,8 @@ use crate::failure::{self, Class, Failure};
 use crate::image::StoredImage;
 use crate::needs::named;
 use crate::options::{BuildOptions, DockerfileSource};
+use crate::registries::Registries;
 use crate::worker::build::Build;
-use crate::worker::registries::Registries;
 
 /// How long bases are looked for. A check has to answer, also where no registry does.
 const PATIENCE: Duration = Duration::from_secs(10);

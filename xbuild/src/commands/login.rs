@@ -13,8 +13,8 @@ use crate::args::{LoginArgs, LogoutArgs};
 use crate::failure::{Class, Failure};
 use crate::options::registry::{login as make_login, read_password};
 use crate::options::{RegistryOptions, usage, variable};
+use crate::registries::Registries;
 use crate::registries::{environment, words};
-use crate::worker::registries::Registries;
 
 /// Checks a user's password with the registry and keeps it.
 ///

@@ -30,9 +30,9 @@ use tokio::sync::watch;
 use crate::args::RegistryArgs;
 use crate::failure::{Class, Failure};
 use crate::images::{Places, Source};
-use crate::location::Location;
+use crate::location::{Location, reference};
 use crate::options::RegistryOptions;
-use crate::worker::registries::Registries;
+use crate::registries::Registries;
 
 /// Writes a result to standard output. A reader that went away is no error.
 pub fn print(text: &str) -> Result<(), Failure> {
@@ -50,26 +50,6 @@ pub fn print(text: &str) -> Result<(), Failure> {
 /// Tells of something beside the result. Where nobody reads any more, `eprintln!` would panic.
 pub fn tell(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
-}
-
-/// Parses the name of an image.
-///
-/// # Errors
-/// A usage failure.
-pub fn reference(name: &str) -> Result<Reference, Failure> {
-    match Location::parse(name)? {
-        Location::Named(_) => {}
-        Location::Registry(_)
-        | Location::Layout(..)
-        | Location::OciArchive(..)
-        | Location::DockerArchive(..) => {
-            let fix = "`xbuild copy IMAGE PLACE` writes there";
-            return Err(Failure::new(Class::Usage, &["unusable image name", name, "it is a place", fix]));
-        }
-    }
-    name.parse().map_err(|error| {
-        Failure::new(Class::Usage, &["unusable image name", name, &format!("{error}"), "write NAME[:TAG]"])
-    })
 }
 
 /// Returns what opens the images of a command; the command line's user is for the registries of `locations`.

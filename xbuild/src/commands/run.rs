@@ -21,10 +21,10 @@ use crate::image::{self, StoredImage};
 use crate::images::{self, Places};
 use crate::location::Location;
 use crate::options::{self, RegistryOptions, usage, variable};
+use crate::registries::Registries;
 use crate::worker::build::Build;
 use crate::worker::error::StepError;
 use crate::worker::layer::{Layers, Stack};
-use crate::worker::registries::Registries;
 
 /// How long the process may take to end after a signal.
 const GRACE: Duration = Duration::from_secs(10);

@@ -16,10 +16,10 @@ use crate::image::{self, StoredImage};
 use crate::images::{self, Absent, Places, Source};
 use crate::location::{Location, Version};
 use crate::options::{Output, OutputKind, RegistryOptions, output, usage, variable};
+use crate::registries::Registries;
 use crate::worker::build::Build;
 use crate::worker::error::StepError;
 use crate::worker::layer::{Layers, Stack};
-use crate::worker::registries::Registries;
 
 /// What a root file system can be had from.
 pub struct RootFs<'a> {

@@ -8,10 +8,10 @@ use oci::reference::Reference;
 use oci::registry::{PushImage, Pushed, plan_push};
 use oci::{Digest, Store};
 
-use crate::bases;
 use crate::failure::{Class, Failure};
 use crate::images::{check_digest, damage};
-use crate::worker::registries::Registries;
+use crate::registries::Registries;
+use crate::whereabouts;
 
 /// Blobs that are known to be in repositories, by [`Reference::place`].
 pub type There = BTreeMap<String, BTreeSet<Digest>>;
@@ -60,7 +60,7 @@ pub async fn send(
         let mut image = image.clone();
         let registry = repositories.first().map_or("", |repository| &repository.place.registry);
         for blob in &mut image.blobs {
-            blob.found_in.extend(bases::pushed(store, registry, &blob.digest));
+            blob.found_in.extend(whereabouts::pushed(store, registry, &blob.digest));
         }
         let mut results = Vec::new();
         for repository in repositories {
@@ -76,7 +76,7 @@ pub async fn send(
                 for blob in &mut image.blobs {
                     blob.found_in.insert(0, repository.place.clone());
                     // Without the note, a push to another repository sends what it could link.
-                    let _ = bases::note_pushed(store, &repository.place, &blob.digest);
+                    let _ = whereabouts::note_pushed(store, &repository.place, &blob.digest);
                 }
             }
             results.push((repository, result));

@@ -13,8 +13,8 @@ use super::archive::Extent;
 use super::contents::Contents;
 use super::place::{Blob, Place};
 use super::source::Source;
-use crate::bases;
 use crate::failure::{Class, Failure};
+use crate::whereabouts;
 
 /// Bytes that are copied at once.
 const COPIED: usize = 256 << 10;
@@ -159,6 +159,7 @@ pub(super) fn verified_copy(
 pub(super) fn remember(store: &Store, source: &Source, contents: &Contents) -> Result<(), Failure> {
     let Place::Registry(reference) = &source.place else { return Ok(()) };
     let mut manifests = contents.manifests();
-    manifests
-        .try_for_each(|manifest| bases::note_places(store, &reference.with_digest(manifest.digest), manifest))
+    manifests.try_for_each(|manifest| {
+        whereabouts::note_places(store, &reference.with_digest(manifest.digest), manifest)
+    })
 }

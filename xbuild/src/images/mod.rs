@@ -44,7 +44,7 @@ pub use written::{check_digest, shown};
 use crate::failure::Failure;
 use crate::image::{self, StoredImage};
 use crate::location::Location;
-use crate::worker::registries::Registries;
+use crate::registries::Registries;
 
 /// What opening and writing images may need; nothing of it is made before it is needed.
 pub struct Places {

@@ -20,11 +20,11 @@ use super::choose::{choose, names};
 use super::contents::Contents;
 use super::place::{Blob, Files, Place, damaged};
 use super::{Places, damage, docker};
-use crate::bases;
 use crate::failure::{Class, Failure, chain};
 use crate::image;
 use crate::location::{Location, Version};
-use crate::worker::registries::Registries;
+use crate::registries::Registries;
+use crate::whereabouts;
 
 /// What a name means that the store does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -324,7 +324,7 @@ impl Source {
             Place::Store(store) if store.layout().has(&digest)? => {
                 Ok(Blob::Kept(whole(store.layout().blob_path(&digest))))
             }
-            Place::Store(store) => Ok(Blob::Remote(bases::place(store, &digest).ok_or_else(absent)?)),
+            Place::Store(store) => Ok(Blob::Remote(whereabouts::place(store, &digest).ok_or_else(absent)?)),
             Place::Layout(layout) => {
                 // Opened once for what it refuses: links, pipes, a wrong size.
                 layout.open_verified(descriptor).map_err(foreign)?;
@@ -354,7 +354,7 @@ impl Source {
     /// Returns repositories that are known to hold a blob.
     pub(super) fn found_in(&self, digest: &Digest) -> Vec<Reference> {
         match &self.place {
-            Place::Store(store) => bases::place(store, digest).into_iter().collect(),
+            Place::Store(store) => whereabouts::place(store, digest).into_iter().collect(),
             Place::Layout(_) | Place::Files(_) | Place::Registry(_) => Vec::new(),
         }
     }

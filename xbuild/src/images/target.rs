@@ -26,7 +26,7 @@ use crate::location::{Location, Version};
 pub async fn write(places: &Places, mut source: Source, target: &Location) -> Result<Written, Failure> {
     match target {
         Location::Named(name) => {
-            let name = crate::commands::reference(name)?;
+            let name = crate::location::reference(name)?;
             into_store(places, &mut source, &[name]).await
         }
         Location::Registry(name) => {

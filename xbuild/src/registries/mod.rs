@@ -3,9 +3,10 @@
 //! In reading order: what one place says and how places are weighed (`said`), the words that they share (`words`),
 //! TOML with line numbers (`document`), and the places: xbuild's own file (`file`), containers' files
 //! (`containers`), directories of certificates (`certificates`), the environment (`environment`). Flags are read by
-//! `options`. Nothing here connects to anything.
+//! `options`. `client` makes the client when it is first needed; nothing here connects to anything.
 
 mod certificates;
+mod client;
 mod containers;
 mod document;
 pub mod environment;
@@ -20,6 +21,7 @@ use oci::registry::settings::Limits;
 
 use crate::failure::Failure;
 use crate::options::RegistryOptions;
+pub use client::Registries;
 use said::Layer;
 
 /// Where files about registries may be.

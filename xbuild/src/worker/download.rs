@@ -16,7 +16,7 @@ use tokio::sync::{OnceCell, watch};
 use super::error::StepError;
 use super::layer::blocking;
 use super::packed::Blob;
-use super::registries::Registries;
+use crate::registries::Registries;
 
 /// The downloads of one command.
 pub struct Downloads {

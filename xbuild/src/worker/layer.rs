@@ -23,7 +23,7 @@ use super::download::Downloads;
 use super::error::StepError;
 pub use super::packed::{Blob, Settled};
 use super::packed::{Packing, id_of, resolved, settled, wait};
-use super::registries::Registries;
+use crate::registries::Registries;
 
 /// Whose unpacked layers these are.
 const FLAVOUR: Flavour = Flavour::Root;

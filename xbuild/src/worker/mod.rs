@@ -9,7 +9,6 @@ pub mod error;
 pub mod layer;
 mod mounted;
 mod packed;
-pub mod registries;
 mod run;
 mod ssh;
 

@@ -16,9 +16,9 @@ use crate::commands::print;
 use crate::failure::{Class, Failure};
 use crate::image::{self, StoredImage};
 use crate::options::{Annotation, Form, Place, annotation, usage};
+use crate::registries::Registries;
 use crate::worker::error::StepError;
 use crate::worker::layer::{Blob, Stack};
-use crate::worker::registries::Registries;
 use crate::worker::{BuildWorker, Snapshot};
 
 /// An image of the build.

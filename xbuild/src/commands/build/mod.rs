@@ -31,10 +31,10 @@ use crate::fetch::Fetcher;
 use crate::needs::{Answers, ContextDirectory, named};
 use crate::options::BuildOptions;
 use crate::progress::{Ending, Progress, Style, Terminal};
+use crate::registries::Registries;
 use crate::worker::BuildWorker;
 use crate::worker::build::Build;
 use crate::worker::layer::Layers;
-use crate::worker::registries::Registries;
 
 /// Builds; returns the exit code.
 ///

@@ -25,13 +25,13 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::Session;
-use crate::bases;
 use crate::commands::send::{self, Repository, There, by_registry};
 use crate::failure::{Class, Failure};
 use crate::images::{self, Places};
+use crate::registries::Registries;
+use crate::whereabouts;
 use crate::worker::BuildWorker;
 use crate::worker::layer::{Blob, Layer};
-use crate::worker::registries::Registries;
 
 /// The uploads of a build that are ahead of its push. They end with this value.
 pub struct Ahead {
@@ -311,9 +311,10 @@ impl Work {
         }
         join_all(self.targets.iter().map(|registry| async move {
             let store = &self.worker.store;
-            let pushed =
-                registry.first().and_then(|target| bases::pushed(store, &target.place.registry, &digest));
-            let mut found_in: Vec<_> = bases::place(store, &digest).into_iter().chain(pushed).collect();
+            let pushed = registry
+                .first()
+                .and_then(|target| whereabouts::pushed(store, &target.place.registry, &digest));
+            let mut found_in: Vec<_> = whereabouts::place(store, &digest).into_iter().chain(pushed).collect();
             for target in registry {
                 if self.send_to(target, blob, digest, &found_in).await {
                     found_in.insert(0, target.place.clone());

@@ -9,7 +9,6 @@ use oci::registry::{Client, Event, Events};
 use crate::failure::Failure;
 use crate::options::RegistryOptions;
 use crate::progress::{Transfers, note_of};
-use crate::registries;
 
 /// How often a blob that moves is mentioned.
 const MENTION: Duration = Duration::from_secs(5);
@@ -47,7 +46,7 @@ impl Registries {
     /// Usage failures of the files that say how registries are reached; the same again for who asks again.
     pub fn client(&self) -> Result<&Client, Failure> {
         let made = self.client.get_or_init(|| {
-            let settings = registries::settings(&self.options, &registries::environment::paths())?;
+            let settings = super::settings(&self.options, &super::environment::paths())?;
             self.options.notes.iter().for_each(|note| self.tell(note.clone()));
             Ok(Client::new(settings, self.events.clone()))
         });
