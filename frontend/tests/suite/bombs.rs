@@ -9,7 +9,7 @@ use frontend::{File, Severity, parse};
 fn quickly(text: &[u8]) -> File {
     let start = Instant::now();
     let file = parse(text);
-    assert!(start.elapsed() < Duration::from_secs(20), "took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(120), "took {:?}", start.elapsed());
     file
 }
 

@@ -157,9 +157,9 @@ mod tests {
     #[tokio::test]
     async fn reg_09_a_child_that_holds_the_output_is_not_waited_for() {
         let before = std::time::Instant::now();
-        let (succeeded, output) = check("echo '{}'; sleep 20 & exit 0").await.unwrap();
+        let (succeeded, output) = check("echo '{}'; sleep 120 & exit 0").await.unwrap();
         assert!(succeeded && output == b"{}\n");
-        assert!(before.elapsed() < Duration::from_secs(5));
+        assert!(before.elapsed() < Duration::from_secs(100));
     }
 
     #[tokio::test]
