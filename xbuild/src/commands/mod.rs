@@ -52,6 +52,7 @@ pub fn tell(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
+
 /// Returns what opens the images of a command; the command line's user is for the registries of `locations`.
 ///
 /// # Errors
@@ -154,11 +155,13 @@ static SIGNAL: OnceLock<watch::Sender<Option<i32>>> = OnceLock::new();
 static STEPS_END: AtomicBool = AtomicBool::new(false);
 
 /// Returns the number of the first SIGINT or SIGTERM. The second ends the process at once, and so does the first
-/// where something that cannot be interrupted goes on.
-pub async fn signalled() -> i32 {
+/// where something that cannot be interrupted goes on. Signals are heard from this call on, not from the first poll.
+pub fn signalled() -> impl Future<Output = i32> {
     let mut first = SIGNAL.get_or_init(listen).subscribe();
-    let signal = first.wait_for(Option::is_some).await.map(|signal| *signal);
-    signal.ok().flatten().expect("the sender is never dropped")
+    async move {
+        let signal = first.wait_for(Option::is_some).await.map(|signal| *signal);
+        signal.ok().flatten().expect("the sender is never dropped")
+    }
 }
 
 /// Says that a signalled command gives its steps their time to end.

@@ -21,10 +21,10 @@ use crate::image::{self, StoredImage};
 use crate::images::{self, Places};
 use crate::location::Location;
 use crate::options::{self, RegistryOptions, usage, variable};
-use crate::registries::Registries;
 use crate::worker::build::Build;
 use crate::worker::error::StepError;
 use crate::worker::layer::{Layers, Stack};
+use crate::registries::Registries;
 
 /// How long the process may take to end after a signal.
 const GRACE: Duration = Duration::from_secs(10);
@@ -199,12 +199,14 @@ async fn start(spawner: &Spawner, spec: &StepSpec) -> Result<u8, Failure> {
         stdout: own(std::io::stdout().as_fd())?,
         stderr: own(std::io::stderr().as_fd())?,
     };
+    // Before the process can say that it is there: whoever reads that may send one.
+    let signalled = super::signalled();
     let step = spawner.run(spec, stdio)?;
     let killer = step.killer();
     let mut ended = tokio::task::spawn_blocking(move || step.wait());
     let (ended, signal) = tokio::select! {
         ended = &mut ended => (ended, None),
-        signal = super::signalled() => {
+        signal = signalled => {
             super::steps_end();
             killer.terminate(GRACE);
             (ended.await, Some(signal))
