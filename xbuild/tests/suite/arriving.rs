@@ -1,55 +1,42 @@
 //! Bases that are unpacked while they arrive: what is begun early, and what is left when it was in vain.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufReader, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oci::document::{self, Config, Root};
 use oci::{DiffId, Digest, Layout, media_type};
 
-use crate::harness::{Registry, Scratch, have, tool};
+use crate::harness::{Following, PATIENCE, Registry, Scratch, have, tool, wait_until};
+use crate::proxy::forward;
+use crate::server::{Reply, Server, read_head};
 
 /// Answers of this many bytes are layers with programs in them.
 const LARGE: usize = 200_000;
 
 /// Changes an answer before its second half is sent, which is told apart by its start.
-type Between = dyn Fn(&mut [u8]) + Send + Sync;
+type Between = dyn Fn(&mut [u8]);
 
-/// Passes requests on to a registry; between the halves of large blobs, something happens. Returns its address.
-fn between_halves(upstream: &str, between: impl Fn(&mut [u8]) + Send + Sync + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let host = listener.local_addr().unwrap().to_string();
-    let (upstream, between): (_, Arc<Between>) = (upstream.to_owned(), Arc::new(between));
-    // The thread ends with the process: it has nothing to give back.
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let (upstream, between) = (upstream.clone(), Arc::clone(&between));
-            std::thread::spawn(move || serve(&upstream, stream.ok()?, &*between));
-        }
-    });
-    host
+/// Passes requests on to a registry; between the halves of large blobs, something happens.
+fn between_halves(upstream: &str, between: impl Fn(&mut [u8]) + Send + Sync + 'static) -> Server {
+    let upstream = upstream.to_owned();
+    Server::of_connections(move |client| serve(&upstream, client, &between))
 }
 
 /// Serves one request without a body; the connection is closed after it.
 fn serve(upstream: &str, mut client: TcpStream, between: &Between) -> Option<()> {
-    let mut head = String::new();
-    let mut reader = BufReader::new(client.try_clone().ok()?);
-    while !head.ends_with("\r\n\r\n") {
-        reader.read_line(&mut head).ok().filter(|read| *read > 0)?;
+    let request = read_head(&mut BufReader::new(client.try_clone().ok()?))?;
+    let answer = forward(upstream, &request, &mut std::io::empty())?;
+    let (first, second) = answer.split_at(answer.len() / 2);
+    let mut second = second.to_owned();
+    client.write_all(first).ok()?;
+    if request.target.contains("/blobs/") && answer.len() > LARGE {
+        between(&mut second);
     }
-    let mut server = TcpStream::connect(upstream).ok()?;
-    server.write_all(head.replacen("\r\n", "\r\nConnection: close\r\n", 1).as_bytes()).ok()?;
-    let mut answer = Vec::new();
-    server.read_to_end(&mut answer).ok()?;
-    let half = answer.len() / 2;
-    client.write_all(&answer[..half]).ok()?;
-    if head.contains("/blobs/") && answer.len() > LARGE {
-        between(&mut answer[half..]);
-    }
-    client.write_all(&answer[half..]).ok()
+    client.write_all(&second).ok()
 }
 
 /// Returns whether a file of a layer is in the store that is not in its place yet.
@@ -80,15 +67,14 @@ fn a_base_is_unpacked_while_it_arrives() {
     let scratch = Scratch::new();
     let (store, begun) = (scratch.store(), Arc::new(AtomicBool::new(false)));
     let seen = Arc::clone(&begun);
-    let host = between_halves(&registry.host, move |_| {
-        for _ in 0..2000 {
-            if is_unpacking(&store) {
-                return seen.store(true, Ordering::SeqCst);
-            }
+    let server = between_halves(&registry.host, move |_| {
+        let end = Instant::now() + PATIENCE;
+        while !seen.load(Ordering::SeqCst) && Instant::now() < end {
+            seen.store(is_unpacking(&store), Ordering::SeqCst);
             std::thread::sleep(Duration::from_millis(10));
         }
     });
-    scratch.digest(&on(&scratch, &format!("{host}/{base}")), &["-t", "child"]);
+    scratch.digest(&on(&scratch, &format!("{}/{base}", server.host)), &["-t", "child"]);
     assert!(begun.load(Ordering::SeqCst), "nothing was unpacked before all of the layer was there");
     assert_eq!(scratch.xbuild(&["run", "child", "cat", "/all"]).ok().stdout, "2\n4\n2\n5\n");
 }
@@ -99,12 +85,12 @@ fn what_was_unpacked_of_a_layer_with_wrong_bytes_is_thrown_away() {
     let base = base(&registry);
     let scratch = Scratch::new();
     // The tail of a gzip member: all of the archive has been read when this is noticed.
-    let host = between_halves(&registry.host, |half| {
+    let server = between_halves(&registry.host, |half| {
         if let Some(byte) = half.iter_mut().rev().nth(2) {
             *byte ^= 1;
         }
     });
-    let failed = scratch.build(&on(&scratch, &format!("{host}/{base}")), &["-t", "child"]);
+    let failed = scratch.build(&on(&scratch, &format!("{}/{base}", server.host)), &["-t", "child"]);
     failed.fails(4, &["expected sha256:"]);
     let count = |path: &str| std::fs::read_dir(scratch.store().join(path)).map_or(0, Iterator::count);
     assert_eq!(count("tmp"), 0, "staging directories are gone");
@@ -116,13 +102,92 @@ fn what_was_unpacked_of_a_layer_with_wrong_bytes_is_thrown_away() {
     assert_eq!(scratch.xbuild(&["run", "child", "cat", "/all"]).ok().stdout, "2\n4\n2\n5\n");
 }
 
+/// A registry whose large blobs stop in the middle until this value is dropped.
+struct Stuck {
+    server: Server,
+    reached: Arc<AtomicBool>,
+    release: Arc<AtomicBool>,
+    /// Somebody has waited for all that a test waits.
+    waited: Arc<AtomicBool>,
+}
+
+impl Stuck {
+    fn before(registry: &Registry) -> Self {
+        let [reached, release, waited] = [(); 3].map(|()| Arc::new(AtomicBool::new(false)));
+        let (here, go, late) = (Arc::clone(&reached), Arc::clone(&release), Arc::clone(&waited));
+        let server = between_halves(&registry.host, move |_| {
+            here.store(true, Ordering::SeqCst);
+            let end = Instant::now() + PATIENCE;
+            while !go.load(Ordering::SeqCst) {
+                if Instant::now() > end {
+                    return late.store(true, Ordering::SeqCst);
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        Self { server, reached, release, waited }
+    }
+
+    fn is_reached(&self) -> bool {
+        self.reached.load(Ordering::SeqCst)
+    }
+
+    /// To be called after what must not have waited.
+    #[track_caller]
+    fn check(&self) {
+        assert!(self.is_reached() && !self.waited.load(Ordering::SeqCst), "the base was waited for");
+    }
+}
+
+impl Drop for Stuck {
+    fn drop(&mut self) {
+        self.release.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_build_is_interrupted_while_its_base_arrives() {
+    let Some(registry) = Registry::start() else { return };
+    let base = base(&registry);
+    for step in ["RUN true", "COPY Dockerfile /bin/", "WORKDIR /bin/deep"] {
+        let stuck = Stuck::before(&registry);
+        let scratch = Scratch::new();
+        let dockerfile = format!("FROM {}/{base}\n{step}\n", stuck.server.host);
+        let context = scratch.context("c", &[("Dockerfile", &dockerfile)]);
+        let arguments = ["build", "--network", "host", "--progress", "plain", context.to_str().unwrap()];
+        let build = Following::start(&mut scratch.command(&arguments));
+        wait_until("half of the base is there", || stuck.is_reached());
+        build.signal("-INT");
+        build.end().fails(130, &["error: interrupted"]);
+        stuck.check();
+    }
+}
+
+#[test]
+fn a_step_that_fails_does_not_wait_for_the_base_of_another() {
+    let Some(registry) = Registry::start() else { return };
+    let base = base(&registry);
+    let scratch = Scratch::new().with_busybox();
+    let stuck = Stuck::before(&registry);
+    let reached = Arc::clone(&stuck.reached);
+    let signal = Server::start(move |_| Reply::new(if reached.load(Ordering::SeqCst) { 200 } else { 404 }, ""));
+    let dockerfile = format!(
+        "FROM {}/{base} AS slow\nRUN true\nFROM busybox\n\
+         RUN until wget -q -O /dev/null http://{}/; do sleep 0.05; done; exit 3\nCOPY --from=slow /all /\n",
+        stuck.server.host, signal.host
+    );
+    let context = scratch.context("c", &[("Dockerfile", &dockerfile)]);
+    scratch.build(&context, &[]).fails(5, &["exit code: 3"]);
+    stuck.check();
+}
+
 #[test]
 fn a_copy_on_a_base_that_breaks_off_is_told_by_the_download() {
     let Some(registry) = Registry::start() else { return };
     let base = base(&registry);
     let scratch = Scratch::new();
-    let host = between_halves(&registry.host, |half| half.fill(0));
-    let dockerfile = format!("FROM {host}/{base}\nCOPY f /bin/f\n");
+    let server = between_halves(&registry.host, |half| half.fill(0));
+    let dockerfile = format!("FROM {}/{base}\nCOPY f /bin/f\n", server.host);
     let context = scratch.context("c", &[("Dockerfile", &dockerfile), ("f", "x")]);
     scratch.build(&context, &[]).fails(4, &["pull", "expected sha256:"]);
 }

@@ -1,8 +1,8 @@
 //! How registries are reached: certificates, plain HTTP, mirrors, places and blocks, by flag, variable and file, and
 //! through proxies; with real registries and through the binary.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufReader, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use crate::harness::{Registry, Run, Scratch, finish, free_port, have};
 use crate::login::{isolate, token_registry};
 use crate::proxy::Proxy;
+use crate::server::{Server, read_head};
 
 /// A store with the image `app`, and a home for files.
 fn with_app() -> Scratch {
@@ -372,15 +373,17 @@ fn unusable_flags_and_variables_are_told_before_anything_is_done() {
 fn reg_01_a_registry_leads_to_private_addresses_that_are_allowed_only() {
     let scratch = Scratch::new();
     let tokens = token_registry(None);
-    let host = token_registry(Some(&tokens));
+    let tokens = tokens.host.as_str();
+    let registry = token_registry(Some(tokens));
+    let host = registry.host.as_str();
     let login = |flags: &[&str], variables: &[(&str, &str)]| {
-        let all = [&["login", &host, "--username", "ci"], flags].concat();
+        let all = [&["login", host, "--username", "ci"], flags].concat();
         run(&scratch, &all, &[&[("XBUILD_PASSWORD", "s3cret")], variables].concat())
     };
     let hint = format!("XBUILD_ALLOW_REGISTRY_ADDRESS={tokens}");
     login(&[], &[]).fails(6, &[&hint]);
-    login(&["--allow-registry-address", &tokens], &[]).ok();
-    login(&[], &[("XBUILD_ALLOW_REGISTRY_ADDRESS", &tokens)]).ok();
+    login(&["--allow-registry-address", tokens], &[]).ok();
+    login(&[], &[("XBUILD_ALLOW_REGISTRY_ADDRESS", tokens)]).ok();
     for (text, allowed) in [
         (format!("allow = [\"{tokens}\"]\n"), true),
         (format!("[registry.\"{host}\"]\nallow = [\"{tokens}\"]\n"), true),
@@ -396,30 +399,17 @@ fn reg_01_a_registry_leads_to_private_addresses_that_are_allowed_only() {
     }
 }
 
-/// A proxy that opens tunnels to one address whatever is asked for; returns its address and what was asked.
-fn tunnels(to: &str) -> (String, Arc<Mutex<Vec<String>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
+/// A proxy that opens tunnels to one address whatever is asked for; returns it with what was asked.
+fn tunnels(to: &str) -> (Server, Arc<Mutex<Vec<String>>>) {
     let (asked, to) = (Arc::<Mutex<Vec<String>>>::default(), to.to_owned());
     let log = Arc::clone(&asked);
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let (log, to) = (Arc::clone(&log), to.clone());
-            std::thread::spawn(move || tunnel(stream.ok()?, &to, &log));
-        }
-    });
-    (address, asked)
+    (Server::of_connections(move |client| tunnel(client, &to, &log)), asked)
 }
 
 fn tunnel(mut client: TcpStream, to: &str, log: &Mutex<Vec<String>>) -> Option<()> {
     let mut reader = BufReader::new(client.try_clone().ok()?);
-    let mut first = String::new();
-    reader.read_line(&mut first).ok()?;
-    let mut line = String::new();
-    while reader.read_line(&mut line).ok()? > 2 {
-        line.clear();
-    }
-    log.lock().unwrap().push(first.trim().to_owned());
+    let request = read_head(&mut reader)?;
+    log.lock().unwrap().push(format!("{} {}", request.method, request.target));
     let mut server = TcpStream::connect(to).ok()?;
     client.write_all(b"HTTP/1.1 200 Connected\r\n\r\n").ok()?;
     let (mut back_from, mut back_to) = (server.try_clone().ok()?, client.try_clone().ok()?);
@@ -450,12 +440,9 @@ fn proxies_of_the_environment_carry_plain_and_tls_but_not_what_no_proxy_names() 
     assert!(proxy.log().is_empty(), "{:?}", proxy.log());
     let Some(made) = Certificates::make() else { return };
     let Some(registry) = made.registry("") else { return };
-    let (address, asked) = tunnels(&registry.host);
-    push(&[("https_proxy", &address)], &["--registry-skip-verify", "registry.test"]).ok();
-    assert!(
-        asked.lock().unwrap().iter().all(|line| line.starts_with("CONNECT registry.test:443 ")),
-        "{asked:?}"
-    );
+    let (tunnels, asked) = tunnels(&registry.host);
+    push(&[("https_proxy", &tunnels.host)], &["--registry-skip-verify", "registry.test"]).ok();
+    assert!(asked.lock().unwrap().iter().all(|line| line == "CONNECT registry.test:443"), "{asked:?}");
     assert!(!asked.lock().unwrap().is_empty());
 }
 

@@ -1,9 +1,9 @@
 //! Hostile Dockerfiles (reliability.md §2.F) through the binary: what runs, what is shown, what is refused.
 
-use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
 use crate::harness::{Registry, Scratch, free_port};
+use crate::server::{Reply, Server};
 
 /// Whether a text could make a terminal or a CI system do something.
 #[track_caller]
@@ -13,22 +13,6 @@ fn harmless(text: &str) {
         assert!(!line.contains("##vso["), "a command of Azure's: {line:?}");
         assert!(!line.chars().any(|found| found.is_control() && found != '\t'), "a control: {line:?}");
     }
-}
-
-/// A server on a free loopback port that answers every request with one text.
-fn answering(status: &'static str, body: &'static str) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let host = listener.local_addr().unwrap().to_string();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().take(50) {
-            let Ok(mut stream) = stream else { continue };
-            let _ = stream.read(&mut [0; 4096]);
-            let head =
-                format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\nconnection: close\r\n");
-            let _ = write!(stream, "{head}content-length: {}\r\n\r\n{body}", body.len());
-        }
-    });
-    host
 }
 
 #[test]
@@ -75,12 +59,13 @@ fn df_11_nothing_that_is_shown_commands_a_terminal_or_a_ci_system() {
 
 #[test]
 fn df_11_what_a_registry_says_is_shown_as_text() {
-    let body =
+    const BODY: &str =
         r#"{"errors":[{"code":"DENIED","message":"no\n::set-env name=A::b\n\u001b]0;title\u0007##vso[x]"}]}"#;
-    let host = answering("403 Forbidden", body);
+    let server = Server::start(|_| Reply::new(403, BODY).header("Content-Type", "application/json"));
+    let host = server.host.as_str();
     let scratch = Scratch::new();
     let context = scratch.context("c", &[("Dockerfile", &format!("FROM {host}/a:1\n"))]);
-    let run = scratch.build(&context, &[]).fails(4, &[&host]);
+    let run = scratch.build(&context, &[]).fails(4, &[host]);
     harmless(&run.stderr);
 }
 

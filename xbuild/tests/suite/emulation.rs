@@ -1,7 +1,7 @@
 //! RUN steps of a foreign platform under an interpreter that the kernel knows: busybox, which takes the path of a
 //! program that it is to run for the name of an applet.
 
-use crate::harness::{Scratch, have, tool};
+use crate::harness::{Scratch, have, tool, wait_until};
 
 /// Registers busybox as an interpreter of s390x programs, in a user namespace of its own (Linux 6.7), and runs what is
 /// given there. Exits with 99 where that cannot be.
@@ -28,14 +28,13 @@ fn emulated(scratch: &Scratch, flags: &str, arguments: &[&str]) -> Option<crate:
     let piped = unshare.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().unwrap();
     // The process has its namespace once its map can be written.
-    let path = |file: &str| format!("/proc/{}/{file}", child.id());
+    let id = child.id();
+    let path = |file: &str| format!("/proc/{id}/{file}");
     let outer = std::fs::read_link("/proc/self/ns/user").unwrap();
-    for _ in 0..500 {
-        if std::fs::read_link(path("ns/user")).is_ok_and(|inner| inner != outer) {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    wait_until("the process has its namespace or has ended", || {
+        std::fs::read_link(path("ns/user")).is_ok_and(|inner| inner != outer)
+            || child.try_wait().unwrap().is_some()
+    });
     for file in ["uid_map", "gid_map"] {
         let _ = std::fs::write(path(file), "0 0 65536");
     }

@@ -1,10 +1,10 @@
 //! What a RUN step sees, what of it lands in the layer, and what a kill leaves.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, ChildStderr, Stdio};
-use std::time::{Duration, Instant};
+use std::io::Write as _;
+use std::process::Stdio;
+use std::time::Duration;
 
-use crate::harness::{Scratch, listing, tool};
+use crate::harness::{Following, Scratch, listing, tool, wait_until};
 
 #[test]
 fn the_environment_user_and_directory_are_those_of_the_dockerfile() {
@@ -108,7 +108,7 @@ fn independent_stages_run_at_once_and_unused_ones_are_named() {
         // A step ends only when all six have begun: however few processors there are, none waits for another.
         text += &format!(
             "FROM busybox AS s{stage}\nRUN --mount=type=cache,target=/meet touch /meet/{stage} && n=0 && \\\n\
-             until [ $(ls /meet | wc -l) = 6 ]; do n=$((n+1)); [ $n -lt 600 ] || exit 9; sleep 0.1; done && \\\n\
+             until [ $(ls /meet | wc -l) = 6 ]; do n=$((n+1)); [ $n -lt 1200 ] || exit 9; sleep 0.1; done && \\\n\
              echo {stage} > /o{stage}\n"
         );
     }
@@ -144,15 +144,13 @@ fn run_passes_on_exit_codes_and_signals() {
     assert_eq!(scratch.xbuild(&["run", "busybox", "sh", "-c", "exit 7"]).code, 7);
     assert_eq!(scratch.xbuild(&["run", "-e", "A=b", "busybox", "sh", "-c", "echo $A"]).ok().stdout, "b\n");
     for (signal, code) in [("-TERM", 143), ("-INT", 130)] {
-        let mut command = scratch.command(&["run", "busybox", "sh", "-c", "echo started; exec sleep 60"]);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let start = Instant::now();
-        tool("kill", &[signal, &child.id().to_string()]);
-        let output = child.wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(code), "{output:?}");
-        assert!(start.elapsed() < Duration::from_secs(15));
+        let mut command =
+            scratch.command(&["run", "busybox", "sh", "-c", "echo started >&2; exec sleep 10000"]);
+        let mut run = Following::start(&mut command);
+        run.wait_for("started");
+        run.signal(signal);
+        let ended = run.end();
+        assert_eq!(ended.code, code, "{ended:?}");
     }
 }
 
@@ -185,32 +183,23 @@ fn a_changed_image_of_run_leaves_the_store_alone() {
     assert_eq!(run.code, 1, "{run:?}");
 }
 
-/// Starts a build and returns when a step of it says that it is waiting, with the rest of the progress.
-fn start_and_wait(scratch: &Scratch, text: &str) -> (Child, BufReader<ChildStderr>) {
+const WAITING: &str = "FROM busybox\nRUN echo done > /done\nRUN echo waiting; sleep 10000\n";
+
+/// Starts a build and returns when a step of it says that it is waiting.
+fn start_and_wait(scratch: &Scratch, text: &str) -> Following {
     let context = scratch.context("c", &[("Dockerfile", text)]);
     let arguments = ["build", "--network", "host", "--progress", "plain", context.to_str().unwrap()];
-    let mut child = scratch.command(&arguments).stderr(Stdio::piped()).spawn().unwrap();
-    let mut err = BufReader::new(child.stderr.take().unwrap());
-    let mut line = String::new();
-    while !line.ends_with("waiting\n") {
-        line.clear();
-        assert!(err.read_line(&mut line).unwrap() > 0, "the build ended");
-    }
-    (child, err)
+    let mut build = Following::start(&mut scratch.command(&arguments));
+    build.wait_for_output("waiting");
+    build
 }
 
 #[test]
 fn an_interrupted_build_ends_its_step_and_keeps_what_is_done() {
     let scratch = Scratch::new().with_busybox();
-    let text = "FROM busybox\nRUN echo done > /done\nRUN echo waiting; sleep 60\n";
-    let (mut child, mut err) = start_and_wait(&scratch, text);
-    let start = Instant::now();
-    tool("kill", &["-INT", &child.id().to_string()]);
-    let mut rest = String::new();
-    std::io::Read::read_to_string(&mut err, &mut rest).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest}");
-    assert!(rest.contains("error: interrupted"), "{rest}");
-    assert!(start.elapsed() < Duration::from_secs(15));
+    let build = start_and_wait(&scratch, WAITING);
+    build.signal("-INT");
+    build.end().fails(130, &["error: interrupted", "CANCELED"]);
     let fixed = scratch.context("c", &[("Dockerfile", "FROM busybox\nRUN echo done > /done\n")]);
     assert_eq!(scratch.build(&fixed, &[]).ok().cached(), 1);
 }
@@ -218,42 +207,34 @@ fn an_interrupted_build_ends_its_step_and_keeps_what_is_done() {
 #[test]
 fn a_build_whose_context_was_waited_for_can_be_interrupted_too() {
     let scratch = Scratch::new().with_busybox();
-    let context = scratch.context("c", &[("Dockerfile", "FROM busybox\nRUN echo waiting; sleep 60\n")]);
+    let context = scratch.context("c", &[("Dockerfile", WAITING)]);
     let archive = scratch.path().join("c.tar");
     tool("tar", &["-C", context.to_str().unwrap(), "-cf", archive.to_str().unwrap(), "."]);
     let archive = std::fs::read(&archive).unwrap();
-    let arguments = ["build", "--network", "host", "--progress", "plain", "-"];
-    let mut command = scratch.command(&arguments);
-    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut input = child.stdin.take().unwrap();
-    std::io::Write::write_all(&mut input, &archive[..100]).unwrap();
-    std::thread::sleep(Duration::from_millis(300));
-    std::io::Write::write_all(&mut input, &archive[100..]).unwrap();
+    let mut command = scratch.command(&["build", "--network", "host", "--progress", "plain", "-"]);
+    let (reader, mut input) = std::io::pipe().unwrap();
+    let mut build = Following::start(command.stdin(reader));
+    input.write_all(&archive[..100]).unwrap();
+    build.wait_for("reading standard input");
+    input.write_all(&archive[100..]).unwrap();
     drop(input);
-    let mut err = BufReader::new(child.stderr.take().unwrap());
-    let mut line = String::new();
-    while !line.ends_with("waiting\n") {
-        line.clear();
-        assert!(err.read_line(&mut line).unwrap() > 0, "the build ended");
-    }
-    let start = Instant::now();
-    tool("kill", &["-INT", &child.id().to_string()]);
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert!(start.elapsed() < Duration::from_secs(15));
+    build.wait_for_output("waiting");
+    build.signal("-INT");
+    build.end().fails(130, &["error: interrupted"]);
 }
 
 #[test]
 fn a_second_signal_does_not_wait_for_a_step_that_ignores_the_first() {
     let scratch = Scratch::new().with_busybox();
     let text = "FROM busybox\nRUN trap '' INT TERM; echo waiting; while :; do sleep 1; done\n";
-    let (mut child, _err) = start_and_wait(&scratch, text);
-    let start = Instant::now();
-    for _ in 0..2 {
-        tool("kill", &["-INT", &child.id().to_string()]);
-        std::thread::sleep(Duration::from_millis(300));
+    let mut build = start_and_wait(&scratch, text);
+    // Two that come at once are one.
+    while build.lives() {
+        build.signal("-INT");
+        std::thread::sleep(Duration::from_millis(100));
     }
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    let run = build.end().fails(130, &["error: interrupted"]);
+    assert!(!run.stderr.contains("CANCELED"), "the step was waited for:\n{}", run.stderr);
 }
 
 #[test]
@@ -268,16 +249,14 @@ fn an_interrupted_output_ends_soon_and_leaves_nothing() {
     let arguments = ["build", "--network", "host", "-o", &kept, "-o", stuck, context];
     let mut command = scratch.command(&arguments);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let start = Instant::now();
-    while !out.join("kept.tar").exists() {
-        assert!(start.elapsed() < Duration::from_secs(60), "no output");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    std::thread::sleep(Duration::from_millis(300));
+    let pipe = child.stdout.take().unwrap();
+    let half = rustix::pipe::fcntl_getpipe_size(&pipe).unwrap() as u64 / 2;
+    wait_until("one output is done and the other stuck", || {
+        out.join("kept.tar").exists() && rustix::io::ioctl_fionread(&pipe).unwrap() > half
+    });
     tool("kill", &["-TERM", &child.id().to_string()]);
-    let start = Instant::now();
+    wait_until("it ends", || child.try_wait().unwrap().is_some());
     assert_eq!(child.wait().unwrap().code(), Some(143));
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     assert_eq!(std::fs::read_dir(&out).unwrap().count(), 1, "only the finished output is left");
 }
 

@@ -1,10 +1,23 @@
 //! What the end-to-end tests share: scratch stores, contexts, a base image, a registry.
 
-use std::io::Write as _;
-use std::net::TcpListener;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+
+/// How long something that must happen may take on a slow and busy machine; a bound against hanging.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Waits until something holds that soon will.
+#[track_caller]
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
 
 /// A directory with a store of its own; nothing may be left of it in the mount table when it is dropped.
 pub struct Scratch {
@@ -141,12 +154,82 @@ impl Scratch {
 pub fn finish(command: &mut Command) -> Run {
     let output = command.output().unwrap();
     Run {
-        code: output.status.code().unwrap_or_else(|| {
-            use std::os::unix::process::ExitStatusExt as _;
-            -output.status.signal().unwrap_or(0)
-        }),
+        code: code(output.status),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// The exit code, or the signal as a negative number.
+fn code(status: ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt as _;
+    status.code().unwrap_or_else(|| -status.signal().unwrap_or(0))
+}
+
+/// A run of the binary whose progress is read while it goes on.
+pub struct Following {
+    child: Child,
+    lines: std::io::Lines<BufReader<ChildStderr>>,
+    seen: String,
+}
+
+impl Following {
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        Self { child, lines, seen: String::new() }
+    }
+
+    /// Waits for a line that holds a text.
+    #[track_caller]
+    pub fn wait_for(&mut self, text: &str) {
+        self.wait_for_line(text, |line| line.contains(text));
+    }
+
+    /// Waits for a line that a step writes; the step's own name may hold the same text.
+    #[track_caller]
+    pub fn wait_for_output(&mut self, text: &str) {
+        self.wait_for_line(text, |line| line.strip_suffix(text).is_some_and(|before| before.ends_with(' ')));
+    }
+
+    #[track_caller]
+    fn wait_for_line(&mut self, what: &str, is_it: impl Fn(&str) -> bool) {
+        while let Some(line) = self.lines.next() {
+            let line = line.unwrap();
+            self.seen += &format!("{line}\n");
+            if is_it(&line) {
+                return;
+            }
+        }
+        panic!("{what:?} is not in:\n{}", self.seen);
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, name: &str) {
+        tool("kill", &[name, &self.child.id().to_string()]);
+    }
+
+    /// Whether it goes on.
+    pub fn lives(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for its end. Its standard output must fit the pipe.
+    pub fn end(mut self) -> Run {
+        for line in self.lines.by_ref() {
+            self.seen += &format!("{}\n", line.unwrap());
+        }
+        let mut stdout = String::new();
+        std::io::Read::read_to_string(&mut self.child.stdout.take().unwrap(), &mut stdout).unwrap();
+        let code = code(self.child.wait().unwrap());
+        Run { code, stdout, stderr: std::mem::take(&mut self.seen) }
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -243,20 +326,20 @@ impl Registry {
             directory.path().join("data").display()
         )
         .unwrap();
-        let child = Command::new("docker-registry")
+        let log = directory.path().join("log");
+        let mut child = Command::new("docker-registry")
             .arg("serve")
             .arg(&config)
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        let registry = Self { child, host, _directory: directory };
-        let end = Instant::now() + Duration::from_secs(10);
-        while std::net::TcpStream::connect(&registry.host).is_err() {
-            assert!(Instant::now() < end, "the registry does not answer");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Some(registry)
+        wait_until("the registry answers", || {
+            let said = || std::fs::read_to_string(&log).unwrap_or_default();
+            assert!(child.try_wait().unwrap().is_none(), "the registry ended: {}", said());
+            TcpStream::connect(&host).is_ok()
+        });
+        Some(Self { child, host, _directory: directory })
     }
 }
 
@@ -267,9 +350,20 @@ impl Drop for Registry {
     }
 }
 
-/// A loopback port that nobody listens on.
+/// A loopback port that nobody listens on, and that nobody is given while this process lives.
+///
+/// A socket stays bound to it without listening: connections are refused, and the kernel gives the port to nobody who
+/// asks for any. A server that is told to take it can, since it sets SO_REUSEADDR as we do (socket(7)).
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+    let any = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+    let socket =
+        rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .unwrap();
+    rustix::net::sockopt::set_socket_reuseaddr(&socket, true).unwrap();
+    rustix::net::bind(&socket, &any).unwrap();
+    let socket = std::mem::ManuallyDrop::new(TcpStream::from(socket));
+    socket.local_addr().unwrap().port()
 }
 
 /// The members of a rootfs archive, as `path type mode uid:gid target`.

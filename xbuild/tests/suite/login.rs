@@ -1,13 +1,13 @@
 //! Users and passwords: `xbuild login` and `logout`, and every other way to give credentials, with a real registry
 //! that looks at them.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpListener;
+use std::io::{BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::harness::{Registry, Run, Scratch, finish, free_port, tool};
+use crate::server::{Reply, Server};
 
 /// `s3cret`, as htpasswd -B has it: the registry takes no other hash.
 const HASH: &str = "$2y$05$abcdefghijklmnopqrstuuLK7U1u6pVRmL7L1BBM2aS35PSZnDXlK";
@@ -275,52 +275,32 @@ fn passwords_are_on_no_command_line_and_logins_say_who() {
 }
 
 /// A registry whose tokens come from `/token`, its own or that of another such registry, for who knows the password.
-pub fn token_registry(realm: Option<&str>) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let host = listener.local_addr().unwrap().to_string();
-    let realm = realm.unwrap_or(&host).to_owned();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut head = Vec::new();
-            for line in BufReader::new(stream.try_clone().unwrap()).lines() {
-                match line {
-                    Ok(line) if !line.is_empty() => head.push(line),
-                    Ok(_) | Err(_) => break,
-                }
-            }
-            let has = |text: &str| head.iter().any(|line| line.eq_ignore_ascii_case(text));
-            let target = head.first().and_then(|line| line.split(' ').nth(1)).unwrap_or_default().to_owned();
-            let (status, headers, body) = if target.starts_with("/token") {
-                match has(&format!("authorization: Basic {ENCODED}")) {
-                    true => ("200 OK", String::new(), r#"{"token":"t0ken"}"#),
-                    false => {
-                        ("401 Unauthorized", String::new(), r#"{"details":"incorrect username or password"}"#)
-                    }
-                }
-            } else if has("authorization: Bearer t0ken") {
-                ("200 OK", String::new(), "{}")
-            } else {
-                let asks =
-                    format!("WWW-Authenticate: Bearer realm=\"http://{realm}/token\",service=\"s\"\r\n");
-                ("401 Unauthorized", asks, "{}")
+pub fn token_registry(realm: Option<&str>) -> Server {
+    let realm = realm.map(str::to_owned);
+    Server::start(move |request| {
+        let authorization = request.header("authorization");
+        if request.target.starts_with("/token") {
+            return match authorization == format!("Basic {ENCODED}") {
+                true => Reply::new(200, r#"{"token":"t0ken"}"#),
+                false => Reply::new(401, r#"{"details":"incorrect username or password"}"#),
             };
-            let length = body.len();
-            let text = format!(
-                "HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-            );
-            let _ = stream.write_all(text.as_bytes());
         }
-    });
-    host
+        if authorization == "Bearer t0ken" {
+            return Reply::new(200, "{}");
+        }
+        let realm = realm.as_deref().unwrap_or(request.header("host"));
+        let challenge = format!("Bearer realm=\"http://{realm}/token\",service=\"s\"");
+        Reply::new(401, "{}").header("WWW-Authenticate", &challenge)
+    })
 }
 
 #[test]
 fn a_token_server_checks_the_password_too() {
     let scratch = Scratch::new();
-    let host = token_registry(None);
-    let login = ["login", host.as_str(), "--username", "ci", "--password-stdin"];
-    run(&scratch, &login, &[], "no").fails(4, &["incorrect username or password", &host]);
+    let server = token_registry(None);
+    let host = server.host.as_str();
+    let login = ["login", host, "--username", "ci", "--password-stdin"];
+    run(&scratch, &login, &[], "no").fails(4, &["incorrect username or password", host]);
     run(&scratch, &login, &[], "s3cret").ok();
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::harness::{Registry, Scratch, have, tool};
+use crate::server::{Reply, Server};
 
 #[test]
 fn a_pull_fetches_every_blob_once() {
@@ -97,27 +98,10 @@ fn an_image_of_another_tools_place_is_told_in_our_words() {
     }
 }
 
-/// A server that answers every request with a login page; `framing` says how long it is, or that nobody knows.
-fn portal(framing: &'static str) -> String {
-    use std::io::{BufRead as _, BufReader, Write as _};
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let host = listener.local_addr().unwrap().to_string();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let lines = BufReader::new(stream.try_clone().unwrap()).lines();
-            let head: Vec<_> = lines.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
-            let page = match head.first().is_some_and(|line| line.starts_with("HEAD ")) {
-                true => "",
-                false => "<!doctype html><title>Sign in</title>\n",
-            };
-            let answer = format!(
-                "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n{framing}Connection: close\r\n\r\n{page}"
-            );
-            let _ = stream.write_all(answer.as_bytes());
-        }
-    });
-    host
+/// A server that answers every request with a login page.
+fn portal(reply: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Server {
+    let page = "<!doctype html><title>Sign in</title>\n";
+    Server::start(move |_| reply(page).header("Content-Type", "text/html"))
 }
 
 #[test]
@@ -125,15 +109,16 @@ fn a_login_page_is_no_registry_and_gets_no_password_kept() {
     let scratch = Scratch::new();
     let context = scratch.context("c", &[("Dockerfile", "FROM scratch\nCOPY f /\n"), ("f", "x")]);
     scratch.build(&context, &["-t", "app"]).ok();
-    for framing in ["Content-Length: 38\r\n", ""] {
-        let host = portal(framing);
+    for reply in [|page: &str| Reply::new(200, page), |page: &str| Reply::new(200, page).without_length()] {
+        let portal = portal(reply);
+        let host = portal.host.as_str();
         let name = format!("{host}/team/app:1");
-        let parts = ["web page", "login page", host.as_str()];
+        let parts = ["web page", "login page", host];
         scratch.xbuild(&["pull", &name]).fails(4, &parts);
         scratch.xbuild(&["push", "app", &name]).fails(8, &parts);
-        scratch.build(&context, &["-t", &name, "--push"]).fails(8, &["login page", &host]);
+        scratch.build(&context, &["-t", &name, "--push"]).fails(8, &["login page", host]);
         let file = scratch.path().join("auth.json");
-        let mut login = scratch.command(&["login", &host, "-u", "ci", "--authfile", file.to_str().unwrap()]);
+        let mut login = scratch.command(&["login", host, "-u", "ci", "--authfile", file.to_str().unwrap()]);
         let run = crate::harness::finish(login.env("XBUILD_PASSWORD", "s3cret")).fails(4, &parts);
         assert!(!file.exists() && run.stdout.is_empty(), "the password is kept: {run:?}");
     }
@@ -163,8 +148,8 @@ fn a_proxy_that_stands_in_the_way_is_named() {
     let named = format!("connection refused by the proxy {nobody} (HTTPS_PROXY) on the way to reg.example");
     pull("HTTPS_PROXY", &nobody).fails(4, &[&named, "NO_PROXY"]);
     // No proxy, but whatever answers 200 to CONNECT and then speaks no TLS, or refuses.
-    let page = portal("Content-Length: 38\r\n");
-    pull("ALL_PROXY", &format!("http://u:s3cret@{page}")).fails(4, &["reg.example"]);
+    let page = portal(|page| Reply::new(200, page));
+    pull("ALL_PROXY", &format!("http://u:s3cret@{}", page.host)).fails(4, &["reg.example"]);
     for (variable, value) in [("ALL_PROXY", "socks5://p:1080"), ("HTTPS_PROXY", ":::")] {
         pull(variable, value).fails(2, &[variable, "mend it"]);
     }

@@ -1,11 +1,12 @@
 //! A proxy in front of a registry: it keeps a log of what was asked, and does what a test's rule says.
 
-use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::io::{BufReader, Read, Write as _};
+use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use crate::server::{Reply, Request, Server, read_head};
 
 /// What a client asked, and what came of it.
 #[derive(Debug, Clone)]
@@ -48,13 +49,15 @@ struct Shared {
     upstream: String,
     decide: Box<Decide>,
     log: Mutex<Vec<Exchange>>,
-    stop: AtomicBool,
+    /// Lets those go that are held.
+    ended: AtomicBool,
 }
 
 /// A running proxy; ends with the value.
 pub struct Proxy {
     pub host: String,
     shared: Arc<Shared>,
+    _server: Server,
 }
 
 impl Proxy {
@@ -68,26 +71,15 @@ impl Proxy {
         upstream: &str,
         decide: impl Fn(&Exchange, &[Exchange]) -> Rule + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let host = listener.local_addr().unwrap().to_string();
         let shared = Arc::new(Shared {
             upstream: upstream.to_owned(),
             decide: Box::new(decide),
             log: Mutex::default(),
-            stop: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
         });
-        let accepting = Arc::clone(&shared);
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                if accepting.stop.load(Ordering::Relaxed) {
-                    return;
-                }
-                let shared = Arc::clone(&accepting);
-                // A client that went away ends its connection only.
-                std::thread::spawn(move || serve(&shared, stream.ok()?));
-            }
-        });
-        Self { host, shared }
+        let serving = Arc::clone(&shared);
+        let server = Server::of_connections(move |client| serve(&serving, client));
+        Self { host: server.host.clone(), shared, _server: server }
     }
 
     /// Exchanges that are over or held, in the order in which they became so.
@@ -103,37 +95,31 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        let _ = TcpStream::connect(&self.host);
+        self.shared.ended.store(true, Ordering::Relaxed);
     }
 }
 
 /// Serves one request: the connection is closed after it.
 fn serve(shared: &Shared, mut client: TcpStream) -> Option<()> {
-    client.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
     let mut reader = BufReader::new(client.try_clone().ok()?);
-    let (line, headers) = read_head(&mut reader)?;
-    let mut words = line.split_whitespace();
-    let length = headers.get("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
+    let request = read_head(&mut reader)?;
     let mut exchange = Exchange {
-        method: words.next()?.to_owned(),
-        target: words.next()?.to_owned(),
-        sent: length,
+        method: request.method.clone(),
+        target: request.target.clone(),
+        sent: request.length(),
         status: 0,
         answered: 0,
     };
     let rule = (shared.decide)(&exchange, &shared.log.lock().unwrap().clone());
     let answer = match rule {
-        Rule::Pass => forward(shared, &exchange, &headers, &mut reader)?,
+        Rule::Pass => forward(&shared.upstream, &request, &mut reader)?,
         Rule::Answer(status, body) => {
-            std::io::copy(&mut reader.take(length), &mut std::io::sink()).ok()?;
-            let length = body.len();
-            format!("HTTP/1.1 {status} Ruled\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
-                .into_bytes()
+            std::io::copy(&mut reader.take(request.length()), &mut std::io::sink()).ok()?;
+            Reply::new(status, body).bytes("GET")
         }
         Rule::Hold => {
             shared.log.lock().unwrap().push(exchange);
-            while !shared.stop.load(Ordering::Relaxed) {
+            while !shared.ended.load(Ordering::Relaxed) {
                 std::thread::sleep(Duration::from_millis(20));
             }
             return None;
@@ -149,32 +135,16 @@ fn serve(shared: &Shared, mut client: TcpStream) -> Option<()> {
     client.shutdown(Shutdown::Write).ok()
 }
 
-fn read_head(reader: &mut impl BufRead) -> Option<(String, BTreeMap<String, String>)> {
-    let mut first = String::new();
-    reader.read_line(&mut first).ok().filter(|read| *read > 0)?;
-    let mut headers = BTreeMap::new();
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
-        let Some((name, value)) = line.split_once(':') else { return Some((first, headers)) };
-        headers.insert(name.trim().to_ascii_lowercase(), value.trim().to_owned());
-    }
-}
-
-fn forward(
-    shared: &Shared,
-    exchange: &Exchange,
-    headers: &BTreeMap<String, String>,
-    reader: &mut impl Read,
-) -> Option<Vec<u8>> {
-    let mut stream = TcpStream::connect(&shared.upstream).ok()?;
-    let mut text = format!("{} {} HTTP/1.1\r\nConnection: close\r\n", exchange.method, exchange.target);
-    for (name, value) in headers.iter().filter(|(name, _)| *name != "connection") {
+/// Sends a request on, with a body that is read meanwhile; returns the answer's bytes.
+pub fn forward(upstream: &str, request: &Request, body: &mut impl Read) -> Option<Vec<u8>> {
+    let mut stream = TcpStream::connect(upstream).ok()?;
+    let mut text = format!("{} {} HTTP/1.1\r\nConnection: close\r\n", request.method, request.target);
+    for (name, value) in request.headers.iter().filter(|(name, _)| *name != "connection") {
         text += &format!("{name}: {value}\r\n");
     }
     stream.write_all(format!("{text}\r\n").as_bytes()).ok()?;
-    let copied = std::io::copy(&mut reader.take(exchange.sent), &mut stream).ok()?;
-    if copied < exchange.sent {
+    let copied = std::io::copy(&mut body.take(request.length()), &mut stream).ok()?;
+    if copied < request.length() {
         return None;
     }
     let mut answer = Vec::new();

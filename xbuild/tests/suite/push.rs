@@ -2,14 +2,13 @@
 
 use std::path::PathBuf;
 
-use crate::harness::{Registry, Run, Scratch, have, tool};
+use crate::harness::{Registry, Run, Scratch, have, tool, wait_until};
 use crate::proxy::{Exchange, Proxy, Rule};
+use crate::server;
 
-/// Ends as soon as the proxy says yes at `/ready`; fails after a minute.
+/// A step that ends when the proxy says yes at `/ready`.
 fn wait_for(host: &str) -> String {
-    format!(
-        "RUN for i in $(seq 600); do wget -q -O /dev/null http://{host}/ready && exit 0; sleep 0.1; done; exit 1"
-    )
+    format!("RUN {}", server::wait_for(host))
 }
 
 /// A proxy that answers 200 at `/ready` once `ready` holds for the exchanges that are over.
@@ -139,11 +138,7 @@ fn interrupt_when(scratch: &Scratch, context: &std::path::Path, name: &str, read
     let mut command = scratch.command(&arguments);
     let child =
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while !ready() {
-        assert!(std::time::Instant::now() < end, "nothing is pushed");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    wait_until("something is pushed", ready);
     tool("kill", &["-INT", &child.id().to_string()]);
     let output = child.wait_with_output().unwrap();
     Run {

@@ -2,9 +2,10 @@
 
 use std::process::Command;
 
-use crate::harness::{Registry, Run, Scratch, finish, free_port};
+use crate::harness::{Following, Registry, Run, Scratch, finish, free_port};
 use crate::proxy::{Exchange, Proxy, Rule};
 use crate::push::{BIG, dockerfile, puts};
+use crate::server::Gate;
 
 /// The command between backticks of an error line, without the program.
 fn repeat(run: &Run) -> Vec<Vec<String>> {
@@ -100,10 +101,17 @@ fn a_registry_that_is_down_is_a_warning_while_steps_run_and_an_error_at_the_end(
     let scratch = Scratch::new().with_busybox();
     let port = free_port();
     let name = format!("127.0.0.1:{port}/app:1");
-    let context = dockerfile(&scratch, &["FROM busybox", "RUN sleep 3", "RUN echo x > /x"]);
-    let run = scratch.build(&context, &["-t", &name, "--push"]);
-    let run = run.fails(8, &["connection refused", "is the registry running?", "is kept in the store"]);
-    assert!(run.stderr.contains("# warning: push"), "{}", run.stderr);
+    // The step ends when the warning was read.
+    let gate = Gate::closed();
+    let wait = format!("RUN {}", gate.wait());
+    let context = dockerfile(&scratch, &["FROM busybox", &wait, "RUN echo x > /x"]);
+    let context = context.to_str().unwrap();
+    let arguments = ["build", "--network", "host", "--progress", "plain", "-t", &name, "--push", context];
+    let mut build = Following::start(&mut scratch.command(&arguments));
+    build.wait_for("# warning: push");
+    gate.open();
+    let run =
+        build.end().fails(8, &["connection refused", "is the registry running?", "is kept in the store"]);
     assert!(run.stderr.contains("# image sha256:"), "{}", run.stderr);
     let Some(_registry) = Registry::start_at(port) else { return };
     run_as_told(&run).into_iter().for_each(|run| drop(run.ok()));

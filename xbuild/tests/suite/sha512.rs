@@ -2,11 +2,8 @@
 //! out and pushed.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use oci::compress::Decoder;
 use oci::digest::Algorithm;
@@ -14,6 +11,7 @@ use oci::document::{Config, Descriptor, Manifest, Root};
 use oci::{DiffId, Digest, Layout, media_type};
 
 use crate::harness::{Registry, Run, Scratch};
+use crate::server::{Reply, Server};
 
 const DOCKERFILE: &str =
     "FROM base\nRUN id -u > /who && cat /etc/group > /groups\nCOPY Dockerfile /d/\nWORKDIR /d\n";
@@ -223,8 +221,8 @@ fn img_04_a_registry_takes_and_gives_blobs_by_sha512() {
 fn img_04_from_a_registry_by_a_sha512_digest() {
     let made = Scratch::new().with_busybox();
     let image = image(&made, Spoilt::Nothing);
-    let server = Server::of(&image);
-    let name = format!("{}/team/base@{}", server.address, image.manifest.digest);
+    let server = serving(&image);
+    let name = format!("{}/team/base@{}", server.host, image.manifest.digest);
     let scratch = Scratch::new();
     let dockerfile = DOCKERFILE.replace("FROM base", &format!("FROM {name}"));
     let context = scratch.context("c", &[("Dockerfile", &dockerfile)]);
@@ -255,11 +253,11 @@ fn img_04_from_a_registry_by_a_sha512_digest() {
 fn img_04_copies_between_places_keep_sha512() {
     let made = Scratch::new().with_busybox();
     let image = image(&made, Spoilt::Nothing);
-    let server = Server::of(&image);
+    let server = serving(&image);
     let scratch = Scratch::new();
     let at = |name: &str| scratch.path().join(name);
     let copy = |from: &str, to: &str| scratch.xbuild(&["copy", from, to]).ok();
-    let remote = format!("docker://{}/team/base@{}", server.address, image.manifest.digest);
+    let remote = format!("docker://{}/team/base@{}", server.host, image.manifest.digest);
     copy(&remote, &format!("oci-layout://{}:1", at("one").display()));
     copy(
         &format!("oci-layout://{}:1", at("one").display()),
@@ -292,9 +290,9 @@ fn img_01_a_registry_that_serves_other_bytes_is_refused() {
     let made = Scratch::new().with_busybox();
     for spoilt in [Spoilt::Layer, Spoilt::Config] {
         let image = image(&made, spoilt);
-        let server = Server::of(&image);
+        let server = serving(&image);
         let scratch = Scratch::new();
-        let name = format!("{}/team/base@{}", server.address, image.manifest.digest);
+        let name = format!("{}/team/base@{}", server.host, image.manifest.digest);
         let context = scratch.context("c", &[("Dockerfile", &format!("FROM {name}\nRUN true\n"))]);
         check_refused(&scratch.build(&context, &[]), 4, "sha512:");
         let layer = scratch.layout().join("blobs").join(digest_of(&image.manifest.parsed.layers()[0]).path());
@@ -311,65 +309,25 @@ fn is_temporary(entry: &std::io::Result<std::fs::DirEntry>) -> bool {
 }
 
 /// A registry that serves one layout's blobs under their digests and nothing else.
-struct Server {
-    address: SocketAddr,
-    stop: Arc<AtomicBool>,
-}
-
-impl Server {
-    fn of(image: &Image) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let blobs =
-            image.layout.blobs_in_store().unwrap().into_iter().map(|(digest, _)| {
-                (digest.to_string(), std::fs::read(image.layout.blob_path(&digest)).unwrap())
-            });
-        let blobs: Arc<BTreeMap<String, Vec<u8>>> = Arc::new(blobs.collect());
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                if stopped.load(Ordering::Relaxed) {
-                    return;
-                }
-                let (blobs, stream) = (Arc::clone(&blobs), stream.unwrap());
-                std::thread::spawn(move || serve(&blobs, &stream));
-            }
-        });
-        Self { address, stop }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        let _ = TcpStream::connect(self.address);
-    }
-}
-
-/// Answers requests of one connection until the client closes it.
-fn serve(blobs: &BTreeMap<String, Vec<u8>>, mut stream: &TcpStream) {
-    let mut reader = BufReader::new(stream);
-    let mut head = String::new();
-    while reader.read_line(&mut head).is_ok_and(|read| read > 0) {
-        if !head.ends_with("\r\n\r\n") {
-            continue;
-        }
-        let path = head.split(' ').nth(1).unwrap_or_default();
-        let digest = path.rsplit('/').next().unwrap_or_default().replace("%3A", ":");
-        let (status, body) = match blobs.get(&digest) {
-            _ if path == "/v2/" => (200, &b""[..]),
-            Some(bytes) => (200, &bytes[..]),
-            None => (404, &b""[..]),
+fn serving(image: &Image) -> Server {
+    let blobs = image
+        .layout
+        .blobs_in_store()
+        .unwrap()
+        .into_iter()
+        .map(|(digest, _)| (digest.to_string(), std::fs::read(image.layout.blob_path(&digest)).unwrap()));
+    let blobs: BTreeMap<String, Vec<u8>> = blobs.collect();
+    Server::start(move |request| {
+        let digest = request.target.rsplit('/').next().unwrap_or_default().replace("%3A", ":");
+        let kind = match request.target.contains("/manifests/") {
+            true => media_type::OCI_MANIFEST,
+            false => "application/octet-stream",
         };
-        let kind =
-            if path.contains("/manifests/") { media_type::OCI_MANIFEST } else { "application/octet-stream" };
-        let answer =
-            format!("HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n", body.len());
-        let body = if head.starts_with("HEAD") { &b""[..] } else { body };
-        if stream.write_all(answer.as_bytes()).and_then(|()| stream.write_all(body)).is_err() {
-            return;
-        }
-        head.clear();
-    }
+        let reply = match blobs.get(&digest) {
+            _ if request.target == "/v2/" => Reply::new(200, ""),
+            Some(bytes) => Reply::new(200, &bytes[..]),
+            None => Reply::new(404, ""),
+        };
+        reply.header("Content-Type", kind)
+    })
 }

@@ -1,61 +1,33 @@
 //! Files and contexts that come over the network or through standard input.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead as _, BufReader};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
-use crate::harness::{Run, Scratch, finish, have, tool};
+use crate::harness::{Run, Scratch, finish, have, tool, wait_until};
+use crate::server::{Reply, Request, Server};
 
-/// Serves the files of a directory as they are when asked for, until the test ends.
-struct Server {
-    address: SocketAddr,
-    requests: Arc<Mutex<Vec<String>>>,
+/// Serves the files of a directory as they are when asked for.
+fn serving(root: &Path) -> Server {
+    let root = root.to_owned();
+    Server::start(move |request| {
+        let path = request.target.split('?').next().unwrap_or_default().trim_start_matches('/');
+        match std::fs::read(root.join(path)) {
+            Ok(body) => Reply::new(200, body),
+            Err(_) => Reply::new(404, ""),
+        }
+    })
 }
 
-impl Server {
-    fn start(root: &Path) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        let requests: Arc<Mutex<Vec<String>>> = Arc::default();
-        let (root, log) = (root.to_owned(), Arc::clone(&requests));
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (root, log) = (root.clone(), Arc::clone(&log));
-                std::thread::spawn(move || serve(stream, &root, &log));
-            }
-        });
-        Self { address, requests }
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://{}/{path}", self.address)
-    }
-
-    fn requests(&self) -> Vec<String> {
-        self.requests.lock().unwrap().clone()
-    }
+fn url(server: &Server, path: &str) -> String {
+    format!("http://{}/{path}", server.host)
 }
 
-/// Answers one request; logs its path and, where there is one, its Authorization.
-fn serve(mut stream: TcpStream, root: &Path, log: &Mutex<Vec<String>>) {
-    let head: Vec<_> = BufReader::new(stream.try_clone().unwrap())
-        .lines()
-        .map_while(Result::ok)
-        .take_while(|line| !line.is_empty())
-        .collect();
-    let path = head.first().and_then(|line| line.split(' ').nth(1)).unwrap_or_default().to_owned();
-    let secret = head.iter().find_map(|line| line.strip_prefix("authorization: "));
-    log.lock().unwrap().push(format!("{path} {}", secret.unwrap_or_default()).trim().to_owned());
-    let path = path.split('?').next().unwrap().trim_start_matches('/');
-    let (status, body) = match std::fs::read(root.join(path)) {
-        Ok(body) => (200, body),
-        Err(_) => (404, Vec::new()),
-    };
-    let head = format!("HTTP/1.1 {status} x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
-    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
+/// What was asked for, and what logins came with it.
+fn asked(server: &Server) -> Vec<(String, String)> {
+    let pair = |request: Request| (request.target.clone(), request.header("authorization").to_owned());
+    server.requests().into_iter().map(pair).collect()
 }
 
 /// A repository with two commits, served as files: the branch `main` and the tag `v1`.
@@ -115,8 +87,8 @@ fn tar(directory: &Path) -> Vec<u8> {
 fn add_of_a_url_is_fetched_cached_and_checked() {
     let scratch = Scratch::new();
     let served = scratch.context("served", &[("f.txt", "body")]);
-    let server = Server::start(&served);
-    let url = server.url("f.txt");
+    let server = serving(&served);
+    let url = url(&server, "f.txt");
     let context = scratch.context("c", &[("Dockerfile", &format!("FROM scratch\nADD {url} /d/\n"))]);
     assert_eq!(built(&scratch, context.to_str().unwrap(), &[], "d/f.txt"), "body");
     assert_eq!(scratch.build(&context, &[]).ok().cached(), 1);
@@ -134,27 +106,27 @@ fn add_of_a_url_is_fetched_cached_and_checked() {
 #[test]
 fn a_token_for_a_url_comes_from_a_secret_and_stays_out_of_the_output() {
     let scratch = Scratch::new();
-    let server = Server::start(&scratch.context("served", &[("f", "body")]));
-    let text = format!("FROM scratch\nADD {} /\n", server.url("f"));
+    let server = serving(&scratch.context("served", &[("f", "body")]));
+    let text = format!("FROM scratch\nADD {} /\n", url(&server, "f"));
     let context = scratch.context("c", &[("Dockerfile", &text), ("token", "s3cret\n")]);
     let secret = format!("id=HTTP_AUTH_TOKEN_127.0.0.1,src={}", context.join("token").display());
     let run = scratch.build(&context, &["--secret", &secret]).ok();
     assert!(!run.stderr.contains("s3cret"), "{}", run.stderr);
-    assert_eq!(server.requests(), ["/f Bearer s3cret"]);
+    assert_eq!(asked(&server), [("/f".into(), "Bearer s3cret".into())]);
 }
 
 #[test]
 fn src_05_a_login_in_a_url_is_sent_and_in_no_log_history_or_graph() {
     let scratch = Scratch::new();
-    let server = Server::start(&scratch.context("served", &[("f", "body")]));
-    let text = format!("FROM scratch\nADD http://user:s3cret@{}/f /\n", server.address);
+    let server = serving(&scratch.context("served", &[("f", "body")]));
+    let text = format!("FROM scratch\nADD http://user:s3cret@{}/f /\n", server.host);
     let context = scratch.context("c", &[("Dockerfile", &text)]);
     let logged = scratch.build(&context, &["-t", "x"]).ok().stderr;
-    assert_eq!(server.requests(), ["/f Basic dXNlcjpzM2NyZXQ="]);
+    assert_eq!(asked(&server), [("/f".into(), "Basic dXNlcjpzM2NyZXQ=".into())]);
     let inspected = scratch.xbuild(&["inspect", "x"]).ok().stdout;
     let graph = scratch.build(&context, &["--print", "graph"]).ok().stdout;
     for shown in [logged, inspected, graph] {
-        assert!(shown.contains(&format!("ADD http://{}/f /", server.address)), "{shown}");
+        assert!(shown.contains(&format!("ADD http://{}/f /", server.host)), "{shown}");
         assert!(!shown.contains("s3cret"), "{shown}");
     }
 }
@@ -167,8 +139,8 @@ fn add_of_a_repository_takes_references_subdirectories_and_checksums() {
     let scratch = Scratch::new();
     let served = scratch.context("served", &[]);
     let tag = repository(&served);
-    let server = Server::start(&served);
-    let remote = server.url("r.git");
+    let server = serving(&served);
+    let remote = url(&server, "r.git");
     let check = |source: &str, file: &str, expected: &str| {
         let text = format!("FROM scratch\nADD {source} /d/\n");
         let context = scratch.context("c", &[("Dockerfile", &text)]);
@@ -179,11 +151,11 @@ fn add_of_a_repository_takes_references_subdirectories_and_checksums() {
     check(&format!("{remote}#v1"), "d/sub/f", "one");
     check(&format!("{remote}#v1:sub"), "d/f", "one");
     check(&format!("--checksum={tag} {remote}#v1"), "d/sub/f", "one");
-    check(&format!("http://user:s3cret@{}/r.git#v1:sub", server.address), "d/f", "one");
+    check(&format!("http://user:s3cret@{}/r.git#v1:sub", server.host), "d/f", "one");
     let text = format!("FROM scratch\nADD --checksum={tag} {remote}#main /\n");
     let context = scratch.context("c", &[("Dockerfile", &text)]);
     scratch.build(&context, &[]).fails(3, &["expected checksum to match", &tag]);
-    let text = format!("FROM scratch\nADD http://user:s3cret@{}/r.git#nothing /\n", server.address);
+    let text = format!("FROM scratch\nADD http://user:s3cret@{}/r.git#nothing /\n", server.host);
     let context = scratch.context("c", &[("Dockerfile", &text)]);
     let run = scratch.build(&context, &[]).fails(4, &["repository does not contain ref nothing"]);
     assert!(!run.stderr.contains("s3cret"), "{}", run.stderr);
@@ -197,8 +169,8 @@ fn a_repository_is_a_context_and_its_links_lead_nowhere() {
     let scratch = Scratch::new();
     let served = scratch.context("served", &[]);
     repository(&served);
-    let server = Server::start(&served);
-    let remote = server.url("r.git");
+    let server = serving(&served);
+    let remote = url(&server, "r.git");
     // Its ignore file is not read, as in BuildKit.
     assert_eq!(built(&scratch, &remote, &[], "sub/f"), "two");
     assert_eq!(built(&scratch, &format!("{remote}#v1"), &[], "sub/f"), "one");
@@ -250,12 +222,12 @@ fn urls_are_contexts_too_and_nothing_stays_in_the_staging_directory() {
     let served = scratch.context("served", &[("Dockerfile", "FROM scratch\nLABEL a=b\n")]);
     std::fs::write(served.join("main.tgz"), tar(&scratch.context("main", &files))).unwrap();
     std::fs::write(served.join("named.tgz"), tar(&scratch.context("named", &[("f", "f")]))).unwrap();
-    let server = Server::start(&served);
-    let named = format!("n={}", server.url("named.tgz"));
-    let main = server.url("main.tgz");
+    let server = serving(&served);
+    let named = format!("n={}", url(&server, "named.tgz"));
+    let main = url(&server, "main.tgz");
     assert_eq!(built(&scratch, &main, &["--build-context", &named], "f"), "f");
-    scratch.xbuild(&["build", &server.url("Dockerfile")]).ok();
-    scratch.xbuild(&["build", &server.url("nothing")]).fails(4, &["404", "nothing"]);
+    scratch.xbuild(&["build", &url(&server, "Dockerfile")]).ok();
+    scratch.xbuild(&["build", &url(&server, "nothing")]).fails(4, &["404", "nothing"]);
     let epoch = ["--build-context", &named, "--build-arg", "SOURCE_DATE_EPOCH=context", "-t", "dated"];
     built(&scratch, &main, &epoch, "f");
     let history = scratch.xbuild(&["inspect", "dated"]).ok().stdout;
@@ -279,11 +251,7 @@ fn a_source_that_is_slow_is_told_and_an_interrupt_ends_it() {
         tool("kill", &["-INT", &build.id().to_string()]);
         let rest: Vec<_> = lines.map_while(Result::ok).collect();
         // Not `wait`, which would close the pipe.
-        let end = Instant::now() + Duration::from_secs(10);
-        while build.try_wait().unwrap().is_none() {
-            assert!(Instant::now() < end, "{context}: it goes on: {rest:#?}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        wait_until(&format!("{context} ends: {rest:#?}"), || build.try_wait().unwrap().is_some());
         assert_eq!(build.wait().unwrap().code(), Some(130), "{rest:#?}");
         assert_eq!(std::fs::read_dir(scratch.store().join("tmp")).unwrap().count(), 0);
     }

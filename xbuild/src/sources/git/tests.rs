@@ -4,10 +4,13 @@ mod checkouts;
 mod references;
 mod refusals;
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::checkout::CheckedOut;
 use super::*;
@@ -90,7 +93,14 @@ struct Daemon {
 
 impl Daemon {
     fn start(base: &Path) -> Option<Self> {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        // Bound and not listening, with SO_REUSEADDR: the daemon alone can take the port (socket(7)).
+        let port =
+            rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+                .unwrap();
+        rustix::net::sockopt::set_socket_reuseaddr(&port, true).unwrap();
+        rustix::net::bind(&port, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let reserved = TcpListener::from(port);
+        let port = reserved.local_addr().unwrap().port();
         let child = Command::new("git")
             .args(["daemon", "--reuseaddr", "--export-all", "--listen=127.0.0.1"])
             .arg(format!("--port={port}"))
@@ -102,14 +112,13 @@ impl Daemon {
             .spawn()
             .unwrap();
         let mut daemon = Self { child, port };
-        for _ in 0..200 {
+        let end = Instant::now() + Duration::from_secs(120);
+        while daemon.child.try_wait().unwrap().is_none() {
             if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
                 return Some(daemon);
             }
-            if daemon.child.try_wait().unwrap().is_some() {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            assert!(Instant::now() < end, "git daemon does not listen");
+            std::thread::sleep(Duration::from_millis(20));
         }
         skip("git daemon does not start here");
         None
