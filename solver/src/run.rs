@@ -134,6 +134,7 @@ impl<W: Worker> Run<W> {
     pub(crate) fn context(&self, step: StepId) -> StepContext {
         StepContext {
             step,
+            earlier: None,
             clock: self.report.clock,
             observer: Arc::clone(&self.report.observer),
             cancel: self.cancel.clone(),

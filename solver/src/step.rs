@@ -19,7 +19,7 @@ use crate::record::{LayerResult, StepRecord, VERSION};
 use crate::records::RecordError;
 use crate::run::{Run, Stop, set};
 use crate::solve::How;
-use crate::worker::{Execution, Worker};
+use crate::worker::{Execution, StepContext, Worker};
 
 /// What is left to do of a step that others may build on already.
 pub(crate) type Rest<E> = Pin<Box<dyn Future<Output = Result<(), Stop<E>>> + Send>>;
@@ -71,6 +71,7 @@ async fn resolve<W: Worker>(run: &Arc<Run<W>>, id: StepId) -> Result<Rest<W::Err
     }
     let begun = Instant::now();
     run.report.tell(Event::Started(id));
+    let context = StepContext { earlier: earlier_of_op(run, id), ..context };
     let execution = run.worker.execute(run.graph.step(id), parent.as_ref(), &inputs, &context).await;
     drop(permit);
     let execution = execution.map_err(|error| run.failed(id, error, begun))?;
@@ -84,6 +85,15 @@ fn look_up<W: Worker>(run: &Run<W>, id: StepId, key: Option<CacheKey>) -> Option
         return None;
     }
     run.records.get(key?).filter(|record| run.worker.available(&record.layer))
+}
+
+/// Returns what the step's op made last, if the step may use it.
+fn earlier_of_op<W: Worker>(run: &Run<W>, id: StepId) -> Option<LayerResult> {
+    if run.overrides.forbids(id, run.graph.step(id)).is_some() {
+        return None;
+    }
+    let last = run.records.of_op(run.graph.op_digest(id))?;
+    run.records.get(last).map(|record| record.layer)
 }
 
 /// Takes a recorded result. The rest writes it under the step's own key too, where it was found under another.

@@ -91,6 +91,9 @@ pub struct Execution<S, E> {
 pub struct StepContext {
     /// Which step it is.
     pub step: StepId,
+    /// What the same op made when it ran last, on whatever inputs, for a worker to make something similar from. A
+    /// result may not depend on it; it is absent where the step may not use the cache.
+    pub earlier: Option<LayerResult>,
     pub(crate) clock: Instant,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) cancel: Cancel,
@@ -99,7 +102,7 @@ pub struct StepContext {
 impl StepContext {
     /// Makes a context; the solver does it for every step, tests of workers for themselves.
     pub fn new(step: StepId, observer: Arc<dyn Observer>, cancel: Cancel) -> Self {
-        Self { step, clock: Instant::now(), observer, cancel }
+        Self { step, earlier: None, clock: Instant::now(), observer, cancel }
     }
 
     /// Passes on what the step wrote.

@@ -328,7 +328,10 @@ fn archive(descriptor: &Descriptor, source: TarError) -> LayerError {
     LayerError::Archive { blob: descriptor.digest().to_string(), source }
 }
 
-fn io_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> LayerError + use<'a> {
+pub(super) fn io_error<'a>(
+    action: &'static str,
+    path: &'a Path,
+) -> impl FnOnce(io::Error) -> LayerError + use<'a> {
     move |source| LayerError::Io { action, path: path.to_owned(), source }
 }
 

@@ -1,6 +1,7 @@
 //! Layers on disk: nothing gets out, everything comes back, and overlayfs shows what the model says.
 
 mod breakouts;
+mod changes;
 mod overlay;
 mod round_trip;
 mod threads;

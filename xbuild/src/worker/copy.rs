@@ -49,7 +49,7 @@ pub async fn copy(
     for warning in &plan.warnings {
         context.log(Stream::Note, format!("{warning:?}\n").as_bytes());
     }
-    pack_plan(worker, plan)
+    pack_plan(worker, plan, context)
 }
 
 /// Plans and packs a WORKDIR.
@@ -72,7 +72,7 @@ pub async fn mkdir(
     if let Some(unknown) = &plan.unknown_owner {
         context.log(Stream::Note, format!("the directory belongs to root: {unknown}\n").as_bytes());
     }
-    pack_plan(worker, plan)
+    pack_plan(worker, plan, context)
 }
 
 /// Returns a digest of the layer that the step would make: its entries with the hashes of their bytes. Only for
@@ -226,10 +226,10 @@ fn options<'a>(step: &Step, staging: &'a Path) -> Options<'a> {
     }
 }
 
-fn pack_plan(worker: &BuildWorker, plan: CopyPlan) -> Result<Arc<Layer>, StepError> {
+fn pack_plan(worker: &BuildWorker, plan: CopyPlan, context: &StepContext) -> Result<Arc<Layer>, StepError> {
     let plan = Arc::new(plan);
     let index = index(&plan)?;
-    Ok(worker.layers.pack_plan(index, move || items(&plan)))
+    Ok(worker.layers.pack_plan(index, context.earlier.clone(), move || items(&plan)))
 }
 
 fn index(plan: &CopyPlan) -> Result<LayerIndex, StepError> {

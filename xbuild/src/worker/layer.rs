@@ -24,9 +24,10 @@ use super::error::StepError;
 pub use super::packed::{Blob, Settled};
 use super::packed::{Packing, id_of, resolved, settled, wait};
 use crate::registries::Registries;
+use super::stacked::Stacked;
 
 /// Whose unpacked layers these are.
-const FLAVOUR: Flavour = Flavour::Root;
+pub(super) const FLAVOUR: Flavour = Flavour::Root;
 
 /// How layers of this build are compressed.
 const ENCODING: Encoding = Encoding::GZIP;
@@ -39,30 +40,38 @@ pub type Stack = Arc<[Arc<Layer>]>;
 
 /// One layer of a stack.
 pub struct Layer {
-    origin: Origin,
-    index: OnceCell<Arc<LayerIndex>>,
+    pub(super) origin: Origin,
+    pub(super) index: OnceCell<Arc<LayerIndex>>,
     directory: OnceCell<PathBuf>,
     /// Where the directory went when the build was over.
     kept: OnceLock<PathBuf>,
+    /// What stands for the directory in overlays, if anything does.
+    pub(super) stacked: OnceCell<Option<Stacked>>,
 }
 
 /// Where a layer comes from.
-enum Origin {
+pub(super) enum Origin {
     /// A base image: the blob as its registry has it.
     Base { diff_id: DiffId, descriptor: Box<Descriptor>, remote: Option<Reference> },
     /// An earlier build.
     Recorded(LayerResult),
     /// A RUN of this build: its upper directory is the layer's.
     Upper(Packing),
-    /// A COPY, ADD or WORKDIR of this build: entries and their sources, for unpacking as often as needed.
-    Planned(Packing, Box<dyn Fn() -> Vec<Item> + Send + Sync>),
+    /// A COPY, ADD or WORKDIR of this build.
+    Planned {
+        packing: Packing,
+        /// Entries and their sources, for unpacking as often as needed.
+        items: Box<dyn Fn() -> Vec<Item> + Send + Sync>,
+        /// What the same op made the last time.
+        earlier: Option<LayerResult>,
+    },
 }
 
 /// Makes residences of layers in one store.
 pub struct Layers {
-    store: Arc<Store>,
-    layers: LayerStore,
-    build: Arc<Build>,
+    pub(super) store: Arc<Store>,
+    pub(super) layers: LayerStore,
+    pub(super) build: Arc<Build>,
     fresh: Mutex<Vec<Arc<Layer>>>,
     downloads: Downloads,
 }
@@ -80,13 +89,19 @@ impl Layer {
     }
 
     fn new(origin: Origin) -> Self {
-        Self { origin, index: OnceCell::new(), directory: OnceCell::new(), kept: OnceLock::new() }
+        Self {
+            origin,
+            index: OnceCell::new(),
+            directory: OnceCell::new(),
+            kept: OnceLock::new(),
+            stacked: OnceCell::new(),
+        }
     }
 
     /// Returns the packed layer of this build, once it is packed; `None` for layers of other origins.
     pub async fn settled(&self) -> Option<Result<Settled, StepError>> {
         match &self.origin {
-            Origin::Upper(packing) | Origin::Planned(packing, _) => Some(wait(packing.clone()).await),
+            Origin::Upper(packing) | Origin::Planned { packing, .. } => Some(wait(packing.clone()).await),
             Origin::Base { .. } | Origin::Recorded(_) => None,
         }
     }
@@ -94,7 +109,7 @@ impl Layer {
     /// Returns the content id of a planned layer all of whose files have hashes: packing only confirms them.
     pub fn planned_content(&self) -> Option<ContentHash> {
         match &self.origin {
-            Origin::Planned(..) => {
+            Origin::Planned { .. } => {
                 super::planned_content(&self.index.get()?.entries().iter().collect::<Vec<_>>())
             }
             Origin::Base { .. } | Origin::Recorded(_) | Origin::Upper(_) => None,
@@ -102,15 +117,22 @@ impl Layer {
     }
 
     /// Returns the unpacked directory, where there is one.
-    fn place(&self) -> Option<&Path> {
+    pub(super) fn place(&self) -> Option<&Path> {
         self.kept.get().or_else(|| self.directory.get()).map(PathBuf::as_path)
+    }
+
+    /// Returns the directories that an overlay takes for the layer, topmost first.
+    fn places(&self) -> Option<Vec<PathBuf>> {
+        let stacked = || self.stacked.get().and_then(Option::as_ref);
+        let whole = self.place().map(|place| vec![place.to_owned()]);
+        whole.or_else(|| stacked().map(|stacked| stacked.places().map(Path::to_owned).into()))
     }
 
     async fn diff_id(&self) -> Result<DiffId, StepError> {
         match &self.origin {
             Origin::Base { diff_id, .. } => Ok(*diff_id),
             Origin::Recorded(result) => Ok(result.diff_id),
-            Origin::Upper(packing) | Origin::Planned(packing, _) => {
+            Origin::Upper(packing) | Origin::Planned { packing, .. } => {
                 Ok(wait(packing.clone()).await?.result.diff_id)
             }
         }
@@ -136,13 +158,15 @@ impl Layers {
         self.remember(layer)
     }
 
-    /// Packs planned entries in the background; `items` gives them as often as it is called.
+    /// Packs planned entries in the background; `items` gives them as often as it is called. `earlier` is what the same
+    /// op made the last time.
     pub fn pack_plan(
         &self,
         index: LayerIndex,
+        earlier: Option<LayerResult>,
         items: impl Fn() -> Vec<Item> + Send + Sync + 'static,
     ) -> Arc<Layer> {
-        let origin = Origin::Planned(self.pack(items()), Box::new(items));
+        let origin = Origin::Planned { packing: self.pack(items()), items: Box::new(items), earlier };
         self.remember(Layer { index: OnceCell::new_with(Some(Arc::new(index))), ..Layer::new(origin) })
     }
 
@@ -176,7 +200,7 @@ impl Layers {
         self.layers.packed(&diff_id, ENCODING).ok().flatten()
     }
 
-    fn unpacked(&self, id: LayerId) -> Option<PathBuf> {
+    pub(super) fn unpacked(&self, id: LayerId) -> Option<PathBuf> {
         self.layers.path(id).ok().flatten()
     }
 
@@ -197,7 +221,7 @@ impl Layers {
                 };
                 Ok(Blob { diff_id: result.diff_id, descriptor, remote: None })
             }
-            Origin::Upper(packing) | Origin::Planned(packing, _) => {
+            Origin::Upper(packing) | Origin::Planned { packing, .. } => {
                 let settled = wait(packing.clone()).await?;
                 Ok(Blob { diff_id: settled.result.diff_id, descriptor: settled.descriptor, remote: None })
             }
@@ -337,12 +361,12 @@ impl Layers {
         Ok(Merged::of_indexes(indexes))
     }
 
-    /// Returns the unpacked directories of a stack, **topmost first** as overlayfs takes them.
+    /// Returns the directories that show a stack, **topmost first** as overlayfs takes them.
     pub async fn directories(&self, stack: &Stack) -> Result<Vec<PathBuf>, StepError> {
-        let unpacked = (0..stack.len()).map(|position| self.unpack(stack, position));
+        let unpacked = (0..stack.len()).map(|position| self.mountable(stack, position));
         let unpacked = futures_util::stream::iter(unpacked).buffered(LAYERS_AT_ONCE).try_collect::<Vec<()>>();
         tokio::try_join!(self.download_missing(stack), unpacked)?;
-        Ok(stack.iter().rev().map(|layer| layer.place().expect("all were made").to_owned()).collect())
+        Ok(stack.iter().rev().flat_map(|layer| layer.places().expect("all were made")).collect())
     }
 
     /// Downloads all blobs, also those whose turn to be unpacked has not come.
@@ -360,14 +384,14 @@ impl Layers {
         futures_util::future::try_join_all(downloads).await.map(drop)
     }
 
-    async fn unpack(&self, stack: &Stack, position: usize) -> Result<(), StepError> {
+    pub(super) async fn unpack(&self, stack: &Stack, position: usize) -> Result<(), StepError> {
         let layer = &stack[position];
         layer.directory.get_or_try_init(|| self.directory(stack, position)).await.map(drop)
     }
 
     async fn directory(&self, stack: &Stack, position: usize) -> Result<PathBuf, StepError> {
         let layer = &stack[position];
-        if let Origin::Planned(_, items) = &layer.origin {
+        if let Origin::Planned { items, .. } = &layer.origin {
             let index = layer.index.get().expect("a planned layer is made with its index");
             return self.unpack_items(index, items()).await;
         }
@@ -445,8 +469,14 @@ impl Layers {
     pub async fn keep(&self) -> Result<(), StepError> {
         let fresh = std::mem::take(&mut *self.fresh.lock().unwrap_or_else(PoisonError::into_inner));
         for layer in fresh {
-            let Some(directory) = layer.directory.get() else { continue };
+            if layer.places().is_none() {
+                continue;
+            }
             let Some(Ok(settled)) = layer.settled().await else { continue };
+            let Some(directory) = layer.directory.get() else {
+                self.keep_stacked(&layer, settled.result.diff_id)?;
+                continue;
+            };
             let whole = directory.parent().expect("a layer's fs is in a directory of its own");
             let id = LayerId::from(settled.result.diff_id);
             let kept = self.layers.publish(self.build.staging()?, whole, id);

@@ -11,6 +11,7 @@ mod mounted;
 mod packed;
 mod run;
 mod ssh;
+mod stacked;
 
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, OwnedFd};

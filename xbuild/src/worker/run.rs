@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use executor::copy::CopyError;
+use executor::owner::OwnerError;
 use executor::sandbox::{
     Access, EtcFiles, ExitStatus, Limits, MemoryFile, MountSource, Overlay, PipeFile, Resource, Rlimit,
     RunningStep, Stdio, StepEnd, StepMount, StepNetwork, StepSpec, User, Writes,
 };
-use executor::tree::Tree;
+use executor::tree::{Tree, TreeError};
 use executor::{owner, sandbox};
 use frontend::graph::{BindMount, CacheMount, Mount, Network, RunOp, SecretMount, Security, SshMount, Step};
 use solver::{StepContext, Stream};
@@ -123,9 +124,16 @@ async fn prepare(
     inputs: &[Snapshot],
     context: &StepContext,
 ) -> Result<Prepared, StepError> {
-    let tree = worker.layers.readable_tree(parent).await?;
-    let user = owner::resolve_user(&tree, &run.user)?;
+    // Unpacking brings the indexes along.
     let mut lowers = worker.layers.directories(parent).await?;
+    let tree = worker.layers.tree(parent).await?;
+    let user = match owner::resolve_user(&tree, &run.user) {
+        // Account files that no index has: behind a link, or very large.
+        Err(OwnerError::Tree { source: TreeError::NotUnpacked { .. }, .. }) => {
+            owner::resolve_user(&worker.layers.readable_tree(parent).await?, &run.user)?
+        }
+        user => user?,
+    };
     lowers.push(worker.build.skeleton()?);
     let writes = worker.scratch_writes()?;
     let upper = writes.upper.clone();

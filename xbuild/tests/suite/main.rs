@@ -30,6 +30,7 @@ mod registry;
 mod server;
 mod sha512;
 mod sources;
+mod stacked;
 mod tidy;
 
 /// Says that a test cannot run here; fails it instead under XBUILD_TEST_STRICT=1.

@@ -10,10 +10,14 @@ use super::round_trip::members;
 use super::*;
 
 /// Mounts `lowers`, the lowest first, detached; nothing becomes visible to other processes.
-fn mount(lowers: &[Scratch], empty: &Scratch) -> io::Result<OwnedFd> {
+pub(super) fn mount(lowers: &[&Scratch], empty: &Scratch) -> io::Result<OwnedFd> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    let paths: Vec<_> =
-        [empty].into_iter().chain(lowers).rev().map(|layer| layer.dir.path().join("fs")).collect();
+    let paths: Vec<_> = [empty]
+        .into_iter()
+        .chain(lowers.iter().copied())
+        .rev()
+        .map(|layer| layer.dir.path().join("fs"))
+        .collect();
     let joined: Vec<_> = paths.iter().map(|path| path.to_str().unwrap()).collect();
     fsconfig_set_string(&context, "lowerdir", joined.join(":"))?;
     fsconfig_create(&context)?;
@@ -21,7 +25,7 @@ fn mount(lowers: &[Scratch], empty: &Scratch) -> io::Result<OwnedFd> {
 }
 
 /// In a directory that only one layer has, overlayfs lists a whiteout as a name that does not exist.
-fn without_idle_whiteouts(index: &LayerIndex, below: &MergedView<'_>) -> LayerIndex {
+pub(super) fn without_idle_whiteouts(index: &LayerIndex, below: &MergedView<'_>) -> LayerIndex {
     let works = |entry: &&Entry| entry.kind != Kind::Whiteout || below.lstat(&entry.path).is_some();
     LayerIndex::new(index.entries().iter().filter(works).cloned().collect(), BTreeMap::new()).unwrap()
 }
@@ -103,7 +107,7 @@ proptest! {
             indexes.push(index);
         }
         let empty = scratch();
-        let mounted = match mount(&layers, &empty) {
+        let mounted = match mount(&layers.iter().collect::<Vec<_>>(), &empty) {
             Ok(mounted) => mounted,
             Err(error) => {
                 skip(&format!("no overlay mounts here: {error}"));
