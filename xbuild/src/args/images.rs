@@ -118,9 +118,9 @@ pub struct SaveArgs {
     /// One platform instead of all that the output can hold
     #[arg(long, value_name = "PLATFORM")]
     pub platform: Option<String>,
-    /// type=oci|docker|tar|local,dest=PATH
-    #[arg(short, long, value_name = "SPEC")]
-    pub output: String,
+    /// File for a Docker archive (default: standard output), or type=oci|docker|tar|local,dest=PATH
+    #[arg(short, long, value_name = "FILE|SPEC")]
+    pub output: Option<String>,
     /// How registries are reached
     #[command(flatten)]
     pub registry: RegistryArgs,

@@ -36,7 +36,7 @@ pub struct RootFs<'a> {
 /// # Errors
 /// Where there is no such image or the output cannot be written.
 pub fn run(args: &SaveArgs, root: &Path) -> Result<(), Failure> {
-    let output = output::parse("-o", &args.output)?;
+    let output = requested(args.output.as_deref())?;
     if let Some(annotation) = output.annotations.first() {
         let why = "an image that is there cannot be annotated without becoming another";
         return Err(usage(&format!("annotation {}", annotation.key), why, "annotate it when it is built"));
@@ -56,7 +56,31 @@ pub fn run(args: &SaveArgs, root: &Path) -> Result<(), Failure> {
         platforms.apply(&mut source).await?;
         images::write(&places, source, &target).await.map(drop)
     };
-    super::await_result(saving)
+    super::await_result(saving)?;
+    super::tell(&format!("wrote {}", images::shown(&target)));
+    Ok(())
+}
+
+/// Says what `-o` asks for. A bare path is what it is for `docker save`: where its archive goes, standard output
+/// without one. (Of a build it is what it is for buildx: where the root file system goes.)
+fn requested(text: Option<&str>) -> Result<Output, Failure> {
+    let text = match text {
+        Some(text) if text.contains('=') => return output::parse("-o", text),
+        Some(text) => text,
+        None => "-",
+    };
+    let unusable = |why, fix| Err(usage(&format!("-o {text}"), why, fix));
+    if Location::explicit(text)?.is_some() {
+        return unusable("it is a place", "`xbuild copy IMAGE PLACE` writes there");
+    }
+    if text.is_empty() || text.ends_with('/') || Path::new(text).is_dir() {
+        let why =
+            if text.is_empty() { "there is no path" } else { "it is a directory, not an archive's path" };
+        let fix =
+            "write -o FILE, or type=local,dest=DIR for the root file system, or type=oci,tar=false,dest=DIR";
+        return unusable(why, fix);
+    }
+    Ok(Output { kind: OutputKind::Docker, dest: text.into(), annotations: Vec::new() })
 }
 
 /// Writes the root file system of an image.
@@ -89,7 +113,9 @@ fn tree(args: &SaveArgs, root: &Path, location: &Location, output: &Output) -> R
         let root = RootFs { layers: &layers, build: &build, stack: &stack };
         write(&store, &found, &[], &root, output).await
     };
-    super::await_result(writing)
+    super::await_result(writing)?;
+    super::tell(&wrote(output));
+    Ok(())
 }
 
 /// Writes one output of an image whose blobs are all in the store.
@@ -129,6 +155,16 @@ pub async fn write(
             }
             Ok(())
         }
+    }
+}
+
+/// Says what was written, and where.
+pub fn wrote(output: &Output) -> String {
+    let dest = output.dest.display();
+    match output.kind {
+        OutputKind::OciArchive | OutputKind::OciDirectory | OutputKind::Docker => format!("wrote {dest}"),
+        OutputKind::Tar => format!("wrote the root file system to {dest}"),
+        OutputKind::Local => format!("wrote the root file system to the directory {dest}"),
     }
 }
 

@@ -455,7 +455,7 @@ fn places_stand_wherever_an_image_is_named() {
             pushed.as_str()
         );
         let tree = fresh.path().join(format!("tree{number}"));
-        fresh.xbuild(&["save", base, "-o", tree.to_str().unwrap()]).ok();
+        fresh.xbuild(&["save", base, "-o", &format!("type=local,dest={}", tree.display())]).ok();
         assert!(tree.join("bin/busybox").is_file());
     }
     assert_eq!(fresh.xbuild(&["pull", &format!("oci-layout://{layout}"), "-t", "from-layout"]).ok().code, 0);

@@ -58,6 +58,41 @@ fn local_and_tar_outputs_hold_the_root_file_system() {
 }
 
 #[test]
+fn a_bare_path_is_what_docker_means_by_it() {
+    let scratch = Scratch::new();
+    let context = scratch.context("c", &[("Dockerfile", "FROM scratch\nCOPY f /\n"), ("f", "x")]);
+    // Of a build it is buildx's: a directory.
+    let path = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
+    let built = scratch.build(&context, &["-t", "app:1", "-o", &path("tree")]).ok();
+    assert!(built.stderr.contains("wrote the root file system to the directory"), "{}", built.stderr);
+    assert!(scratch.path().join("tree/f").is_file());
+    // Of `save` it is `docker save`'s: an archive of the image.
+    let tar = path("app.tar");
+    let saved = scratch.xbuild(&["save", "app:1", "-o", &tar]).ok();
+    assert!(
+        saved.stdout.is_empty() && saved.stderr.contains(&format!("wrote docker-archive:{tar}")),
+        "{saved:?}"
+    );
+    let fresh = Scratch::new();
+    let loaded = fresh.xbuild(&["load", "-i", &tar]).ok();
+    assert!(loaded.stderr.contains("loaded docker.io/library/app:1"), "{}", loaded.stderr);
+    let piped = scratch.command(&["save", "app:1"]).output().unwrap();
+    assert_eq!(piped.stdout, std::fs::read(&tar).unwrap());
+    for (output, part) in [
+        (path("tree"), "type=local,dest=DIR"),
+        (path("new/"), "type=local,dest=DIR"),
+        (String::new(), "there is no path"),
+        (format!("oci-archive:{tar}"), "xbuild copy IMAGE PLACE"),
+    ] {
+        scratch.xbuild(&["save", "app:1", "-o", &output]).fails(2, &[part]);
+    }
+    assert!(!scratch.path().join("new").exists());
+    let spec = format!("type=local,dest={}", path("saved"));
+    let saved = scratch.xbuild(&["save", "app:1", "-o", &spec]).ok();
+    assert!(saved.stderr.contains("wrote the root file system to the directory"), "{}", saved.stderr);
+}
+
+#[test]
 fn iidfile_metadata_and_quiet_agree_on_the_digest() {
     let (scratch, context) = built();
     let (id, metadata) = (scratch.path().join("id"), scratch.path().join("metadata.json"));

@@ -43,7 +43,7 @@ pub async fn write(
         }
     }
     if output.dest.as_os_str() != "-" {
-        session.progress.note(format!("wrote {}", output.dest.display()));
+        session.progress.note(save::wrote(output));
     }
     Ok(())
 }
