@@ -16,8 +16,10 @@ use super::client::{Client, Request, error};
 use super::endpoint::Endpoint;
 use super::error::{Action, Error, Problem};
 use super::event::{Event, Way};
+use super::message;
 use super::pull::CONTENT_DIGEST;
 use super::referrers::Referrer;
+use super::restricted;
 use super::token::Scopes;
 use crate::digest::Algorithm;
 use crate::{Digest, Reference};
@@ -29,8 +31,10 @@ pub struct PushBlob {
     pub digest: Digest,
     /// Its bytes.
     pub size: u64,
-    /// Its media type, by which layers that must not be distributed are left out.
+    /// Its media type, which may say that it is not to be distributed.
     pub media_type: String,
+    /// Where else its descriptor says that it can be had.
+    pub urls: Vec<String>,
     /// Where its bytes are.
     pub source: BlobSource,
     /// Repositories that are known to hold it, such as the base image's.
@@ -66,6 +70,8 @@ pub struct PushPlan {
     pub target: Reference,
     /// Blobs, each once, the largest first: the longest transfer decides when all are done.
     pub uploads: Vec<Upload>,
+    /// Layers that are marked as not to be distributed, whether they are sent or not.
+    pub restricted: BTreeSet<Digest>,
     /// Documents in the order in which they are stored.
     pub documents: Vec<PushDocument>,
 }
@@ -101,18 +107,13 @@ pub fn plan_push(target: &Reference, image: &PushImage) -> PushPlan {
     let mut uploads: Vec<Upload> = image
         .blobs
         .iter()
-        .filter(|blob| is_distributable(&blob.media_type) && seen.insert(blob.digest))
+        .filter(|blob| !restricted::is_elsewhere(blob) && seen.insert(blob.digest))
         .map(|blob| upload(target, blob))
         .collect();
     uploads.sort_by(|a, b| b.size.cmp(&a.size).then(a.digest.cmp(&b.digest)));
     let target = Reference { tag: None, digest: None, ..target.clone() };
-    PushPlan { target, uploads, documents: image.documents.clone() }
-}
-
-/// Layers that licences bind to their own servers are named by manifests but never uploaded (image-spec
-/// layer.md, "Non-Distributable Layers").
-fn is_distributable(media_type: &str) -> bool {
-    !media_type.contains(".nondistributable.") && !media_type.contains(".foreign.")
+    let restricted = restricted::layers(&image.blobs);
+    PushPlan { target, uploads, restricted, documents: image.documents.clone() }
 }
 
 fn upload(target: &Reference, blob: &PushBlob) -> Upload {
@@ -148,6 +149,13 @@ enum Known<'a> {
     Nothing,
 }
 
+/// Whether tags are all that was missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Retagged {
+    Yes,
+    No,
+}
+
 impl Client {
     /// Carries out `plan`.
     ///
@@ -181,8 +189,14 @@ impl Client {
         if done {
             return Ok(Pushed { digest: root.digest, uploaded: 0 });
         }
+        if self.retag(&endpoint, &subject, plan, there, &missing).await? == Retagged::Yes {
+            return Ok(Pushed { digest: root.digest, uploaded: 0 });
+        }
         let mut uploaded = self.push_blobs(&endpoint, &subject, plan, Known::There(there)).await?;
         let digest = match self.put_documents(&endpoint, &subject, plan, &missing).await {
+            Err(problem) if restricted::are_named(plan, &problem) => {
+                return Err(restricted::refused(plan, problem));
+            }
             Err(problem) if names_unknown_blob(&problem) => {
                 uploaded += self.push_blobs(&endpoint, &subject, plan, Known::Nothing).await?;
                 self.put_documents(&endpoint, &subject, plan, &missing).await?
@@ -190,6 +204,32 @@ impl Client {
             result => result?,
         };
         Ok(Pushed { digest, uploaded })
+    }
+
+    /// Gives an image that the repository has by its digest the `missing` tags: what has a manifest has its blobs, so
+    /// none of them is asked for. A registry that then says otherwise is not believed.
+    async fn retag(
+        &self,
+        endpoint: &Endpoint,
+        subject: &Subject,
+        plan: &PushPlan,
+        there: &BTreeSet<Digest>,
+        missing: &[String],
+    ) -> Result<Retagged, Problem> {
+        let (root, before) = plan.documents.split_last().expect("the caller has looked at the last");
+        let blobs = plan.uploads.iter().filter(|upload| !there.contains(&upload.digest)).count();
+        // The question must cost less than it saves.
+        let is_worth_it = blobs + before.len() > 1 && before.iter().all(|document| document.tags.is_empty());
+        if missing.is_empty() || !is_worth_it || !self.is_there(endpoint, subject, plan, root).await? {
+            return Ok(Retagged::No);
+        }
+        for tag in missing {
+            match self.put_document(endpoint, subject, plan, root, tag).await {
+                Err(problem) if names_unknown_blob(&problem) => return Ok(Retagged::No),
+                result => result?,
+            }
+        }
+        Ok(Retagged::Yes)
     }
 
     /// Returns whether the repository has `root` under its digest.
@@ -377,9 +417,7 @@ fn names_unknown_blob(problem: &Problem) -> bool {
         Problem::Status { messages, .. } => messages,
         _ => return false,
     };
-    messages.iter().any(|message| {
-        matches!(message.code.as_str(), "BLOB_UNKNOWN" | "MANIFEST_BLOB_UNKNOWN" | "MANIFEST_UNKNOWN")
-    })
+    message::name_unknown_blob(messages)
 }
 
 fn push_subject(target: &Reference, uploads: &[Upload]) -> Subject {
@@ -401,6 +439,7 @@ mod tests {
             digest: Digest::of(text.as_bytes()),
             size,
             media_type: crate::media_type::OCI_LAYER_GZIP.to_owned(),
+            urls: Vec::new(),
             source,
             found_in: found_in.iter().map(|name| name.parse().unwrap()).collect(),
         }
@@ -436,12 +475,5 @@ mod tests {
         check(vec![blob("a", 1, remote, &found)], &[(1, &["base/debian", "a/b"])]);
         let foreign = BlobSource::Remote("docker.io/library/debian".parse().unwrap());
         check(vec![blob("a", 1, foreign, &[])], &[(1, &[])]);
-    }
-
-    #[test]
-    fn layers_that_must_not_be_distributed_stay_away() {
-        let mut windows = blob("w", 5, file(), &[]);
-        windows.media_type = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip".to_owned();
-        check(vec![windows, blob("a", 1, file(), &[])], &[(1, &[])]);
     }
 }

@@ -48,6 +48,7 @@ pub async fn elsewhere(client: &Client, source: &Reference, tags: &[&str]) -> Pu
                     digest: digest_of(part).unwrap(),
                     size: part.size(),
                     media_type: part.media_type().to_string(),
+                    urls: part.urls().clone().unwrap_or_default(),
                     source: BlobSource::Remote(source.clone()),
                     found_in: Vec::new(),
                 }));
@@ -118,6 +119,7 @@ pub fn blob(bytes: &[u8], media_type: &str) -> PushBlob {
         digest: Digest::of(bytes),
         size: bytes.len() as u64,
         media_type: media_type.to_owned(),
+        urls: Vec::new(),
         source: BlobSource::Bytes(bytes.to_vec().into()),
         found_in: Vec::new(),
     }

@@ -17,6 +17,7 @@ mod parts;
 mod proxy;
 mod races;
 mod real;
+mod retag;
 mod round_trips;
 mod server;
 mod sha512;

@@ -2,11 +2,11 @@
 //! other documents, addressed by sha512.
 
 use base64::Engine as _;
-use oci::Platform;
 use oci::digest::Algorithm;
 use oci::document::{Root, descriptor};
 use oci::media_type::{OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP, OCI_MANIFEST, Types};
-use oci::registry::{PushBlob, PushImage, plan_push};
+use oci::registry::{Event, PushBlob, PushImage, plan_push};
+use oci::{Digest, Platform};
 use serde_json::{Value, json};
 
 use super::{Registry, edited, entry, index_of};
@@ -160,6 +160,8 @@ async fn check_custom_fields() {
     }
 }
 
+const VENDOR: &str = "https://vendor.example/layer";
+
 #[tokio::test]
 async fn check_nondistributable() {
     let oci = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
@@ -171,9 +173,10 @@ async fn check_nondistributable() {
         let mut image = image(&[noise(16, 100)], types, &["1"]);
         let mut manifest: Value = serde_json::from_slice(&image.documents[0].raw).unwrap();
         manifest["layers"][0]["mediaType"] = foreign.into();
-        manifest["layers"][0]["urls"] = json!(["https://vendor.example/layer"]);
+        manifest["layers"][0]["urls"] = json!([VENDOR]);
         image.documents = vec![document(&serde_json::to_vec(&manifest).unwrap(), types.manifest(), &["1"])];
         image.blobs[0].media_type = foreign.to_owned();
+        image.blobs[0].urls = vec![VENDOR.to_owned()];
         registry.push("a/b", &image).await.unwrap();
         let (client, events) = client(settings());
         let name = registry.reference("a/b:1");
@@ -182,6 +185,35 @@ async fn check_nondistributable() {
         assert!(events.lock().unwrap().is_empty());
         assert!(read_blob(&client, &name, &noise(16, 100)).await.is_err(), "the registry does not have it");
     }
+}
+
+#[tokio::test]
+async fn layers_not_to_be_distributed_are_sent_where_no_url_leads_to_them() {
+    let Some(real) = DockerRegistry::start("") else { return };
+    let kind = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
+    let image = |seed, urls: &[&str]| {
+        let mut image = edited(&noise(seed, 100), &["1"], |manifest| {
+            manifest["layers"][0]["mediaType"] = kind.into();
+            if !urls.is_empty() {
+                manifest["layers"][0]["urls"] = json!(urls);
+            }
+        });
+        image.blobs[0].media_type = kind.to_owned();
+        image.blobs[0].urls = urls.iter().map(|url| (*url).to_owned()).collect();
+        image
+    };
+    let (client, events) = client(settings());
+    let name = real.reference("a/b");
+    client.push(&plan_push(&name, &image(20, &[]))).await.unwrap();
+    assert_eq!(read_blob(&client, &name, &noise(20, 100)).await.unwrap(), noise(20, 100));
+    // This registry takes no URLs, which it answers with 500: nothing that another attempt mends.
+    let error = client.push(&plan_push(&name, &image(21, &[VENDOR]))).await.unwrap_err();
+    let layer = Digest::of(&noise(21, 100));
+    for words in [&format!("the layer {layer} is marked as not to be distributed"), "manifests.urls.allow"] {
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    let told = events.lock().unwrap();
+    assert!(!told.iter().any(|event| matches!(event, Event::Waiting { .. })), "{told:?}");
 }
 
 /// A signature-like manifest about `subject`.
