@@ -178,15 +178,16 @@ fn converted(layer: &Descriptor, types: Types) -> Result<Descriptor> {
         return Err(Error::Inconsistent(format!("a layer has the media type {old:?}")));
     };
     let digest = document::digest_of(layer).map_err(oci::Error::from)?;
-    let foreign = old.contains("nondistributable") || old.contains("foreign");
-    let new = if foreign { foreign_type(types, compression) } else { types.layer(compression) };
+    let urls = layer.urls().clone().filter(|urls| media_type::is_nondistributable(old) && !urls.is_empty());
+    let new = if urls.is_some() { foreign_type(types, compression) } else { types.layer(compression) };
     let mut descriptor = document::descriptor(new, digest, layer.size());
     descriptor.set_annotations(layer.annotations().clone());
-    descriptor.set_urls(layer.urls().clone().filter(|_| foreign));
+    descriptor.set_urls(urls);
     Ok(descriptor)
 }
 
-/// Layers that may not be pushed keep saying so; Docker has no word for such a one in zstd.
+/// Layers that have a server of their own and are not pushed to others keep saying so; Docker has no word for such a
+/// one in zstd. Without URLs they would be nowhere: they become layers as any, as with BuildKit.
 fn foreign_type(types: Types, compression: LayerCompression) -> &'static str {
     match (types, compression) {
         (Types::Oci, LayerCompression::None) => "application/vnd.oci.image.layer.nondistributable.v1.tar",
@@ -302,12 +303,31 @@ mod tests {
         docker.config.rootfs.diff_ids = vec![layer("b").diff_id];
         let foreign = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
         docker.base = vec![document::descriptor(foreign, Digest::of(b"f"), 1)];
+        docker.base[0].set_urls(Some(vec!["https://vendor.example/f".to_owned()]));
         docker.types = Types::Docker;
         let image = assemble(docker).unwrap();
         let text = std::str::from_utf8(&image.manifest.raw).unwrap();
         assert!(!text.contains("vnd.oci"), "{text}");
         assert!(text.contains("rootfs.foreign.diff.tar.gzip") && text.contains("rootfs.diff.tar.gzip"));
         assert_eq!(document::platform_of(&image.descriptor()).unwrap().to_string(), "linux/arm/v7");
+    }
+
+    #[test]
+    fn layers_not_to_be_distributed_are_as_any_where_no_url_leads_to_them() {
+        for (types, kind, ordinary) in [
+            (Types::Oci, "oci.image.layer.nondistributable.v1.tar", "oci.image.layer.v1.tar"),
+            (Types::Docker, "docker.image.rootfs.foreign.diff.tar.gzip", "docker.image.rootfs.diff.tar.gzip"),
+            (Types::Docker, "oci.image.layer.nondistributable.v1.tar+zstd", "docker.image.rootfs.diff.tar.zstd"),
+        ] {
+            let kind = format!("application/vnd.{kind}");
+            let bare = document::descriptor(&kind, Digest::of(b"f"), 1);
+            let found = converted(&bare, types).unwrap();
+            assert_eq!(found.media_type().as_ref(), format!("application/vnd.{ordinary}"));
+            let mut elsewhere = bare.clone();
+            elsewhere.set_urls(Some(vec!["https://vendor.example/f".to_owned()]));
+            let found = converted(&elsewhere, types).unwrap();
+            assert_eq!((found.media_type().as_ref(), found.urls()), (kind.as_str(), elsewhere.urls()));
+        }
     }
 
     #[test]

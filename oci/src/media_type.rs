@@ -131,6 +131,12 @@ pub fn layer_compression(media_type: &str) -> Option<LayerCompression> {
     }
 }
 
+/// Returns whether layers of `media_type` are marked as not to be distributed: licences bound them to their makers'
+/// servers (image-spec layer.md, "Non-Distributable Layers").
+pub fn is_nondistributable(media_type: &str) -> bool {
+    media_type.contains(".nondistributable.") || media_type.contains(".foreign.")
+}
+
 /// Returns whether `media_type` is that of an image config.
 pub fn is_config(media_type: &str) -> bool {
     matches!(media_type, OCI_CONFIG | DOCKER_CONFIG)

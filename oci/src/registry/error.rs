@@ -160,6 +160,14 @@ pub enum Problem {
         /// Repository with tag or digest.
         name: String,
     },
+    /// A manifest is refused for a layer that is not to be distributed.
+    #[error("{refused}; the layer {layer} is marked as not to be distributed, and not taken so")]
+    Restricted {
+        /// The layer.
+        layer: Digest,
+        /// The registry's answer.
+        refused: Box<Problem>,
+    },
     /// The registry wants a login.
     #[error("{host} answered {status}{}", Quoted(messages))]
     Unauthorized {

@@ -96,6 +96,9 @@ fn hint(action: Action, problem: &Problem) -> Option<String> {
         Problem::Tls { host, detail } => Some(tls_hint(host, detail)),
         Problem::Refused(refusal) => refusal_hint(refusal),
         Problem::Exhausted { last, .. } => hint(action, last),
+        Problem::Restricted { .. } => Some(
+            "a registry must allow the layer's URLs (distribution: validation.manifests.urls.allow)".to_owned(),
+        ),
         Problem::ManifestUnknown { .. } => Some("check the name and the tag".to_owned()),
         Problem::Unauthorized { offered, registry, messages, .. } => {
             Some(login_hint(action, offered, registry, messages))

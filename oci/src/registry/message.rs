@@ -126,6 +126,13 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
+/// Whether a registry refuses a manifest because of something that it names and that is not there.
+pub(super) fn name_unknown_blob(messages: &[Message]) -> bool {
+    messages.iter().any(|message| {
+        matches!(message.code.as_str(), "BLOB_UNKNOWN" | "MANIFEST_BLOB_UNKNOWN" | "MANIFEST_UNKNOWN")
+    })
+}
+
 /// Whether a text is HTML or XML; JSON never begins so.
 pub(super) fn starts_a_page(text: &[u8]) -> bool {
     text.trim_ascii_start().starts_with(b"<")

@@ -4,7 +4,7 @@
 //! connected to (`address`, `dns`, `proxy`, `tls`, `verify`, `connections`, `no_nss`), who we are (`credentials`,
 //! `helper`, `challenge`, `token`, `auth`), one exchange (`client`, `answer`, `body`) and its repetition (`retry`,
 //! `nature`, `attempts`), and the two directions (`pull`, `range`, `blob`, `arrival`, `assembly`, `fetch`, `push`,
-//! `upload`, `course`, `referrers`, `tags`). `login` keeps credentials for later, `download` gets what is no
+//! `upload`, `course`, `restricted`, `referrers`, `tags`). `login` keeps credentials for later, `download` gets what is no
 //! registry's; `event`, `message`, `error` and `hint` hold what can be told. The client stores no blob and draws
 //! nothing: it hands out verified bytes and events.
 //!
@@ -40,6 +40,7 @@ mod pull;
 mod push;
 mod range;
 mod referrers;
+mod restricted;
 mod retry;
 mod route;
 mod scheme;

@@ -4,6 +4,7 @@
 use reqwest::StatusCode;
 
 use super::error::{Problem, Transient};
+use super::message;
 use super::retry::is_transient;
 
 /// How far an exchange got that failed.
@@ -30,10 +31,13 @@ fn nature(problem: &Problem) -> Nature<'_> {
         Problem::Connection { transient, .. } => Nature::Unconnected(*transient),
         Problem::Tls { .. } => Nature::Untrusted,
         Problem::Timeout { .. } | Problem::Truncated { .. } => Nature::Stopped,
+        // The distribution registry answers 500 where it has more than one thing to say of a manifest.
+        Problem::Status { messages, .. } if message::name_unknown_blob(messages) => Nature::Final,
         Problem::Status { status, .. } => Nature::Answered(*status),
         Problem::Exhausted { last, .. } => Nature::Repeated(last),
         Problem::Refused(_)
         | Problem::ManifestUnknown { .. }
+        | Problem::Restricted { .. }
         | Problem::Unauthorized { .. }
         | Problem::Document { .. }
         | Problem::Digest { .. }

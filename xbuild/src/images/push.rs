@@ -22,6 +22,7 @@ fn described(source: &Source, contents: &Contents, tags: &[String]) -> Result<Pu
             digest: *digest,
             size: descriptor.size(),
             media_type: descriptor.media_type().to_string(),
+            urls: descriptor.urls().clone().unwrap_or_default(),
             source: source.blob(descriptor)?.into_source(),
             found_in: source.found_in(digest),
         });
