@@ -379,7 +379,7 @@ impl Work {
     }
 }
 
-/// Plans one blob's way; nothing for layers that must not be distributed.
+/// Plans one blob's way; nothing for layers that must not be distributed and are elsewhere.
 fn upload(
     target: &Target,
     blob: &Blob,
@@ -391,6 +391,7 @@ fn upload(
         digest,
         size: blob.descriptor.size(),
         media_type: blob.descriptor.media_type().to_string(),
+        urls: blob.descriptor.urls().clone().unwrap_or_default(),
         source,
         found_in: found_in.to_vec(),
     };
