@@ -41,7 +41,7 @@ say "xbuild run flaskdemo, and GET /hello?name=World"
 "$xbuild" run flaskdemo >"$work/server.log" 2>&1 &
 server=$!
 answer=
-for _ in $(seq 100); do
+for _ in $(seq 1200); do
     kill -0 "$server" 2>/dev/null || { cat "$work/server.log" >&2; echo "demo: the server ended" >&2; exit 1; }
     answer=$(curl -fsS --noproxy '*' 'http://127.0.0.1:1234/hello?name=World' 2>/dev/null) && break
     sleep 0.1
