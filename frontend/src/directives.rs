@@ -181,7 +181,7 @@ pub(crate) fn parse_check(text: &str) -> Result<Check, String> {
         match key.trim() {
             "skip" => check.skip = names(value),
             "experimental" => check.experimental = names(value),
-            "error" => match crate::parse::boolean(value.trim()) {
+            "error" => match crate::boolean::parse(value.trim()) {
                 Some(error) => check.error = error,
                 None => return Err(format!("failed to parse check option {part:?}: not a boolean")),
             },

@@ -110,6 +110,12 @@ pub fn is_http(text: &str) -> bool {
     http && matches!(parse(text), Ok(None))
 }
 
+/// Returns whether a source is fetched: a URL or a git repository.
+pub fn is_remote(source: &str) -> bool {
+    let git = parse(source);
+    is_http(source) || git.is_err() || git.is_ok_and(|git| git.is_some_and(|git| !git.could_be_local))
+}
+
 /// Resolves percent escapes of a URL's part; `None` if they are malformed.
 pub fn decode(text: &str) -> Option<String> {
     unescape(text, Plus::Kept).ok()

@@ -1,5 +1,6 @@
 //! Dockerfile text to a content-hashed step graph, without IO.
 
+mod boolean;
 pub mod debug;
 pub mod diagnostic;
 mod directives;

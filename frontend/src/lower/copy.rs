@@ -2,15 +2,14 @@
 
 use super::Lowering;
 use super::command::Command;
-use super::metadata::join;
 use super::mounts::position;
-use super::remote::is_remote;
 use super::sources::{Missing, Origin};
 use super::state::Work;
 use super::words::Scope;
+use crate::giturl::is_remote;
 use crate::graph::pattern::ignore::Rules;
 use crate::graph::pattern::wildcard::{self, Wildcard};
-use crate::graph::pattern::{chmod, clean, clean_below_root};
+use crate::graph::pattern::{chmod, clean, clean_below_root, join};
 use crate::graph::{Chmod, CopyOp, CopySource, InlineFile, Op, Owner, SelectionRequest, StepId, Unpack};
 use crate::instruction::{Copy, Span, Spanned};
 use crate::{Diagnostic, expand};

@@ -1,17 +1,18 @@
-//! Instructions that change the config alone: they make no steps, only history entries.
+//! Instructions of the config: they make no steps, only history entries; WORKDIR makes a directory as well.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use oci::config::Healthcheck;
 use serde_json::{Value, json};
 
 use super::command::Command;
 use super::state::{State, Work};
 use super::words::Scope;
-use super::{Lowering, Purpose, ports, signal, text};
-use crate::graph::pattern::clean;
+use super::{Lowering, ports, signal, text};
+use crate::graph::pattern::join;
 use crate::graph::{MkdirOp, Op};
-use crate::instruction::{ArgDefinition, Command as Line, InstructionKind, KeyValue, Spanned};
+use crate::instruction::{ArgDefinition, Command as Line, KeyValue, Spanned};
 use crate::{Diagnostic, expand};
 
 /// Positions in [`Work::seen`].
@@ -20,49 +21,7 @@ const ENTRYPOINT: usize = 1;
 const HEALTHCHECK: usize = 2;
 
 impl Lowering<'_> {
-    /// Lowers one instruction.
-    pub(super) fn lower_command(&mut self, work: &mut Work, command: &Command<'_>) {
-        if work.state.unknown && self.purpose == Purpose::Build {
-            return self.foresee(command);
-        }
-        if command.triggered.is_some() {
-            self.check_entitlement(command);
-        }
-        match &command.instruction.kind {
-            InstructionKind::Run(run) => self.run(work, command, run),
-            InstructionKind::Copy(copy) => self.copy(work, command, copy, super::copy::Keyword::Copy),
-            InstructionKind::Add(add) => self.copy(work, command, add, super::copy::Keyword::Add),
-            InstructionKind::Workdir(path) => self.workdir(work, command, path),
-            InstructionKind::Arg(arguments) => self.arg(work, command, arguments),
-            InstructionKind::Env(pairs) => self.env(work, command, pairs),
-            InstructionKind::Label(pairs) => self.label(work, command, pairs),
-            InstructionKind::User(user) => self.user(work, command, user),
-            InstructionKind::Cmd(line) => self.cmd(work, command, line),
-            InstructionKind::Entrypoint(line) => self.entrypoint(work, command, line),
-            InstructionKind::Expose(words) => self.expose(work, command, words),
-            InstructionKind::Volume(words) => self.volume(work, command, words),
-            InstructionKind::StopSignal(word) => self.stop_signal(work, command, word),
-            InstructionKind::Shell(shell) => {
-                work.state.config.config.shell = Some(shell.clone());
-                work.state.record(format!("SHELL {}", text::list(shell)));
-            }
-            InstructionKind::Healthcheck(check) => {
-                self.once(work, command, HEALTHCHECK, "HEALTHCHECK");
-                work.state.record(format!("HEALTHCHECK {}", text::healthcheck(check)));
-                work.state.config.config.healthcheck = Some(check.clone());
-            }
-            InstructionKind::Maintainer(name) => {
-                work.state.config.author = Some(name.value.clone());
-                work.state.record(format!("MAINTAINER {}", name.value));
-            }
-            InstructionKind::Onbuild { text, .. } => {
-                work.state.config.config.on_build.get_or_insert_default().push(text.clone());
-            }
-            InstructionKind::From(_) => {}
-        }
-    }
-
-    fn arg(&mut self, work: &mut Work, command: &Command<'_>, arguments: &[ArgDefinition]) {
+    pub(super) fn arg(&mut self, work: &mut Work, command: &Command<'_>, arguments: &[ArgDefinition]) {
         let mut words = Vec::with_capacity(arguments.len());
         for argument in arguments {
             let name = &argument.name.value;
@@ -93,7 +52,7 @@ impl Lowering<'_> {
         work.state.record(format!("ARG {}", words.join(" ")));
     }
 
-    fn env(&mut self, work: &mut Work, command: &Command<'_>, pairs: &[KeyValue]) {
+    pub(super) fn env(&mut self, work: &mut Work, command: &Command<'_>, pairs: &[KeyValue]) {
         let Some(values) = self.pairs(work, command, pairs) else { return };
         let mut created_by = "ENV".to_owned();
         for ((name, value), pair) in values.iter().zip(pairs) {
@@ -104,7 +63,7 @@ impl Lowering<'_> {
         work.state.record(created_by);
     }
 
-    fn label(&mut self, work: &mut Work, command: &Command<'_>, pairs: &[KeyValue]) {
+    pub(super) fn label(&mut self, work: &mut Work, command: &Command<'_>, pairs: &[KeyValue]) {
         let Some(values) = self.pairs(work, command, pairs) else { return };
         let mut created_by = "LABEL".to_owned();
         for (name, value) in values {
@@ -138,13 +97,13 @@ impl Lowering<'_> {
             .collect()
     }
 
-    fn user(&mut self, work: &mut Work, command: &Command<'_>, user: &Spanned<String>) {
+    pub(super) fn user(&mut self, work: &mut Work, command: &Command<'_>, user: &Spanned<String>) {
         let Some(user) = self.word(command, &Scope::of(&work.state), user) else { return };
         work.state.record(format!("USER {user}"));
         work.state.config.config.user = user;
     }
 
-    fn workdir(&mut self, work: &mut Work, command: &Command<'_>, path: &Spanned<String>) {
+    pub(super) fn workdir(&mut self, work: &mut Work, command: &Command<'_>, path: &Spanned<String>) {
         let Some(path) = self.word(command, &Scope::of(&work.state), path) else { return };
         if !work.state.workdir_set && !path.starts_with('/') {
             let message =
@@ -165,7 +124,7 @@ impl Lowering<'_> {
         work.state.advance(created_by, step);
     }
 
-    fn cmd(&mut self, work: &mut Work, command: &Command<'_>, line: &Line) {
+    pub(super) fn cmd(&mut self, work: &mut Work, command: &Command<'_>, line: &Line) {
         self.once(work, command, CMD, "CMD");
         let args = self.line(work, command, line, "CMD");
         work.state.record(format!("CMD {}", text::quoted_list(&args)));
@@ -174,7 +133,7 @@ impl Lowering<'_> {
         work.state.config.config.args_escaped = Some(true);
     }
 
-    fn entrypoint(&mut self, work: &mut Work, command: &Command<'_>, line: &Line) {
+    pub(super) fn entrypoint(&mut self, work: &mut Work, command: &Command<'_>, line: &Line) {
         self.once(work, command, ENTRYPOINT, "ENTRYPOINT");
         let args = self.line(work, command, line, "ENTRYPOINT");
         work.state.record(format!("ENTRYPOINT {}", text::quoted_list(&args)));
@@ -210,7 +169,7 @@ impl Lowering<'_> {
         }
     }
 
-    fn expose(&mut self, work: &mut Work, command: &Command<'_>, words: &[Spanned<String>]) {
+    pub(super) fn expose(&mut self, work: &mut Work, command: &Command<'_>, words: &[Spanned<String>]) {
         let scope = Scope::of(&work.state);
         let mut sorted: Vec<&Spanned<String>> = words.iter().collect();
         sorted.sort_by(|a, b| a.value.cmp(&b.value));
@@ -259,7 +218,7 @@ impl Lowering<'_> {
         }
     }
 
-    fn volume(&mut self, work: &mut Work, command: &Command<'_>, words: &[Spanned<String>]) {
+    pub(super) fn volume(&mut self, work: &mut Work, command: &Command<'_>, words: &[Spanned<String>]) {
         let scope = Scope::of(&work.state);
         let mut paths = Vec::with_capacity(words.len());
         for word in words {
@@ -275,7 +234,7 @@ impl Lowering<'_> {
         work.state.record(format!("VOLUME {}", text::list(&paths)));
     }
 
-    fn stop_signal(&mut self, work: &mut Work, command: &Command<'_>, word: &Spanned<String>) {
+    pub(super) fn stop_signal(&mut self, work: &mut Work, command: &Command<'_>, word: &Spanned<String>) {
         let Some(name) = self.word(command, &Scope::of(&work.state), word) else { return };
         if !signal::is_signal(&name) {
             let help = "give a number or a name such as SIGTERM";
@@ -284,6 +243,26 @@ impl Lowering<'_> {
         }
         work.state.record(format!("STOPSIGNAL {name}"));
         work.state.config.config.stop_signal = Some(name);
+    }
+
+    pub(super) fn shell(&mut self, work: &mut Work, shell: &[String]) {
+        work.state.config.config.shell = Some(shell.to_vec());
+        work.state.record(format!("SHELL {}", text::list(shell)));
+    }
+
+    pub(super) fn healthcheck(&mut self, work: &mut Work, command: &Command<'_>, check: &Healthcheck) {
+        self.once(work, command, HEALTHCHECK, "HEALTHCHECK");
+        work.state.record(format!("HEALTHCHECK {}", text::healthcheck(check)));
+        work.state.config.config.healthcheck = Some(check.clone());
+    }
+
+    pub(super) fn maintainer(&mut self, work: &mut Work, name: &str) {
+        work.state.config.author = Some(name.to_owned());
+        work.state.record(format!("MAINTAINER {name}"));
+    }
+
+    pub(super) fn onbuild(&mut self, work: &mut Work, trigger: &str) {
+        work.state.config.config.on_build.get_or_insert_default().push(trigger.to_owned());
     }
 
     /// Warns of names that look like secrets, which ARG and ENV do not keep.
@@ -327,9 +306,4 @@ pub(super) fn with_shell(state: &State, script: &str) -> Vec<String> {
     let mut args = shell.unwrap_or_else(|| default.iter().map(|word| (*word).to_owned()).collect());
     args.push(script.to_owned());
     args
-}
-
-/// Returns a path, absolute and cleaned, relative to a directory.
-pub(super) fn join(directory: &str, path: &str) -> String {
-    if path.starts_with('/') { clean(path) } else { clean(&format!("/{directory}/{path}")) }
 }

@@ -9,6 +9,7 @@ mod base;
 mod check;
 mod command;
 mod copy;
+mod dispatch;
 mod entitlements;
 mod epoch;
 mod finish;

@@ -2,11 +2,11 @@
 
 use super::Lowering;
 use super::command::Command;
-use super::metadata::join;
 use super::sources::{Missing, Origin};
 use super::state::Work;
 use super::words::Scope;
 use crate::Diagnostic;
+use crate::graph::pattern::join;
 use crate::graph::pattern::{clean, clean_below_root};
 use crate::graph::{
     BindMount, CacheMount, Mount, SecretMount, SelectionRequest, SshMount, StepId, TmpfsMount,

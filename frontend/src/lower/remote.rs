@@ -137,12 +137,6 @@ fn mismatch(checksum: &str, known: &KnownGit) -> Option<String> {
     (!fits).then(|| format!("expected checksum to match {checksum}, got {found}"))
 }
 
-/// Returns whether a source is fetched.
-pub(super) fn is_remote(source: &str) -> bool {
-    let git = giturl::parse(source);
-    giturl::is_http(source) || git.is_err() || git.is_ok_and(|git| git.is_some_and(|git| !git.could_be_local))
-}
-
 /// Returns the last part of a URL's path, which names the file.
 fn filename(url: &str) -> String {
     let path = url.split(['?', '#']).next().unwrap_or_default();

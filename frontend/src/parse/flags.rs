@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::node::Node;
-use super::values::boolean;
+use crate::boolean;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::instruction::Spanned;
 use crate::suggest::nearest;
@@ -89,7 +89,7 @@ fn one(
         (Takes::Boolean, Some(value)) => match value.to_ascii_lowercase().as_str() {
             value @ ("true" | "false") => Ok((name, value.to_owned())),
             _ => {
-                let hint = boolean(value).map(|meant| format!("write {dashed}={meant}"));
+                let hint = boolean::parse(value).map(|meant| format!("write {dashed}={meant}"));
                 Err((format!("expecting boolean value for flag {dashed}, not: {value}"), hint))
             }
         },

@@ -23,7 +23,6 @@ use crate::file::{Directives, File};
 use crate::instruction::{InstructionKind, Span, Spanned};
 use crate::source;
 pub(crate) use typed::KEYWORDS;
-pub(crate) use values::boolean;
 
 /// Parses a Dockerfile.
 pub fn parse(bytes: &[u8]) -> File {

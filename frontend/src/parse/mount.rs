@@ -2,7 +2,8 @@
 //!
 //! The type is found first, so the order of keys does not matter (BuildKit refuses `required,type=secret`).
 
-use super::values::{boolean, fields, size};
+use super::values::{fields, size};
+use crate::boolean;
 use crate::expand::{self, ExpandError};
 use crate::graph::CacheSharing;
 use crate::instruction::{MountKind, MountSpec};
@@ -211,11 +212,11 @@ fn assign(spec: &mut MountSpec, key: &str, value: &str, types_known: bool) -> Re
         "from" => spec.from = Some(value.to_owned()),
         "source" | "src" => spec.source = Some(value.to_owned()),
         "target" | "dst" | "destination" => spec.target = Some(value.to_owned()),
-        "readonly" | "ro" => spec.read_only = Some(boolean(value).ok_or_else(invalid)?),
-        "readwrite" | "rw" => spec.read_only = Some(!boolean(value).ok_or_else(invalid)?),
+        "readonly" | "ro" => spec.read_only = Some(boolean::parse(value).ok_or_else(invalid)?),
+        "readwrite" | "rw" => spec.read_only = Some(!boolean::parse(value).ok_or_else(invalid)?),
         "required" => {
             only_for(spec, key, &[MountKind::Secret, MountKind::Ssh], types_known)?;
-            spec.required = boolean(value).ok_or_else(invalid)?;
+            spec.required = boolean::parse(value).ok_or_else(invalid)?;
         }
         "size" => {
             only_for(spec, key, &[MountKind::Tmpfs], types_known)?;

@@ -1,13 +1,4 @@
-//! Small values in Go's notation: booleans, durations, sizes, comma-separated fields.
-
-/// Reads a boolean as Go's strconv.ParseBool.
-pub(crate) fn boolean(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
-}
+//! Small values in Go's notation: durations, sizes, comma-separated fields.
 
 /// Reads a duration as Go's time.ParseDuration, in nanoseconds.
 pub(super) fn duration(text: &str) -> Result<i64, String> {

@@ -37,6 +37,11 @@ pub fn clean_below_root(path: &str) -> String {
     clean(&format!("/{path}")).split_off(1)
 }
 
+/// Returns a path, absolute and cleaned, relative to a directory.
+pub fn join(directory: &str, path: &str) -> String {
+    if path.starts_with('/') { clean(path) } else { clean(&format!("/{directory}/{path}")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
