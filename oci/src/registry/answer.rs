@@ -120,7 +120,7 @@ impl Answer {
             host: self.host(),
             status: self.status(),
             messages: error::messages(&body),
-            retry_after: retry::retry_after(self.headers()),
+            retry_after: retry::retry_after(self.headers(), now()),
         }
     }
 
@@ -134,6 +134,13 @@ impl Answer {
             }
         }
     }
+}
+
+/// Seconds since the epoch by this machine's clock.
+#[expect(clippy::disallowed_methods, reason = "how long a server is waited for reaches no output")]
+fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.ok().and_then(|since| i64::try_from(since.as_secs()).ok()).unwrap_or(0)
 }
 
 /// Says what went wrong with a connection to `host`.

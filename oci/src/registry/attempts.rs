@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::client::Client;
-use super::error::{Problem, Refusal, Transient};
+use super::error::{Problem, Transient};
 use super::event::Event;
 use super::nature::transience;
 use super::retry;
@@ -64,7 +64,7 @@ impl Retrier {
         let Problem::Status { host, messages, retry_after: Some(wait), .. } = problem else { return Ok(own) };
         if *wait > policy.longest_wait {
             let (host, messages) = (host.clone(), messages.clone());
-            return Err(Refusal::Wait { host, seconds: wait.as_secs(), messages }.into());
+            return Err(Problem::Wait { host, seconds: wait.as_secs(), messages });
         }
         // A little more than asked for, so that not all clients come back in the same instant.
         Ok(*wait + own.min(Duration::from_secs(1)))

@@ -144,6 +144,16 @@ pub enum Problem {
         /// What the server wants us to wait.
         retry_after: Option<std::time::Duration>,
     },
+    /// The server wants a longer wait than a build can stand.
+    #[error("{host} asks to wait {seconds} s{}", Quoted(messages))]
+    Wait {
+        /// `host:port`.
+        host: String,
+        /// How long.
+        seconds: u64,
+        /// The server's own words.
+        messages: Vec<Message>,
+    },
     /// Every attempt failed.
     #[error("{last} ({attempts} attempts)")]
     Exhausted {
@@ -360,16 +370,6 @@ pub enum Refusal {
     /// A credential helper's name could be a path.
     #[error("refused: credential helper {0:?} is no name of letters, digits, '.', '_' and '-'")]
     Helper(String),
-    /// The server wants a longer wait than a build can stand.
-    #[error("{host} asks to wait {seconds} s{}", Quoted(messages))]
-    Wait {
-        /// `host:port`.
-        host: String,
-        /// How long.
-        seconds: u64,
-        /// The server's own words.
-        messages: Vec<Message>,
-    },
 }
 
 /// An error with its causes, in one line.

@@ -95,6 +95,7 @@ fn hint(action: Action, problem: &Problem) -> Option<String> {
         Problem::Name { .. } => Some("check the name and this machine's DNS".to_owned()),
         Problem::Tls { host, detail } => Some(tls_hint(host, detail)),
         Problem::Refused(refusal) => refusal_hint(refusal),
+        Problem::Wait { .. } => Some("try later, or log in for a higher limit".to_owned()),
         Problem::Exhausted { last, .. } => hint(action, last),
         Problem::Restricted { .. } => Some(
             "a registry must allow the layer's URLs (distribution: validation.manifests.urls.allow)".to_owned(),
@@ -147,7 +148,6 @@ fn refusal_hint(refusal: &Refusal) -> Option<String> {
         Refusal::Scheme { .. } => {
             Some("a registry behind a proxy needs its external https address configured".to_owned())
         }
-        Refusal::Wait { .. } => Some("try later, or log in for a higher limit".to_owned()),
         Refusal::Blocked { .. }
         | Refusal::Redirects { .. }
         | Refusal::Elsewhere { .. }

@@ -38,6 +38,7 @@ fn nature(problem: &Problem) -> Nature<'_> {
         Problem::Refused(_)
         | Problem::ManifestUnknown { .. }
         | Problem::Restricted { .. }
+        | Problem::Wait { .. }
         | Problem::Unauthorized { .. }
         | Problem::Document { .. }
         | Problem::Digest { .. }

@@ -55,14 +55,16 @@ pub fn is_transient(status: StatusCode) -> bool {
 
 /// Returns how long the server asks to wait: seconds, or an HTTP date relative to the answer's own `Date`.
 ///
-/// The server's `Date` is the reference, not our clock, so a machine whose clock is off by a day waits right.
-pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+/// The server's `Date` is the reference, so that a machine whose clock is off by a day waits right. Proxies and
+/// scripts leave it out; then `now`, the seconds since the epoch by our clock, has to do.
+pub fn retry_after(headers: &HeaderMap, now: i64) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let until = http_date(value)?;
-    let now = http_date(headers.get(reqwest::header::DATE)?.to_str().ok()?)?;
+    let date = headers.get(reqwest::header::DATE).and_then(|date| http_date(date.to_str().ok()?));
+    let now = date.unwrap_or(now);
     Some(Duration::from_secs(u64::try_from(until.saturating_sub(now)).unwrap_or(0)))
 }
 
@@ -81,15 +83,22 @@ mod tests {
 
     #[test]
     fn reg_14_retry_after_is_read_as_seconds_and_as_date() {
-        let seconds =
-            |pairs: &[(&'static str, &'static str)]| retry_after(&headers(pairs)).map(|wait| wait.as_secs());
+        // Our clock is three seconds behind the server's.
+        let ours = http_date("Sun, 06 Nov 1994 08:49:34 GMT").unwrap();
+        let seconds = |pairs: &[(&'static str, &'static str)]| {
+            retry_after(&headers(pairs), ours).map(|wait| wait.as_secs())
+        };
         assert_eq!(seconds(&[("retry-after", "2")]), Some(2));
         let date = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(seconds(&[("retry-after", "Sun, 06 Nov 1994 08:49:47 GMT"), date]), Some(10));
         assert_eq!(seconds(&[("retry-after", "Sun, 06 Nov 1994 08:49:07 GMT"), date]), Some(0));
+        for absent in [&[][..], &[("date", "today")]] {
+            let later = [&[("retry-after", "Sun, 06 Nov 1994 08:49:47 GMT")][..], absent].concat();
+            assert_eq!(seconds(&later), Some(13), "{absent:?}");
+        }
         assert_eq!(seconds(&[("retry-after", "999999999999999999999999")]), Some(u64::MAX));
         for nonsense in ["", "-1", "soon", "1.5"] {
-            assert_eq!(retry_after(&headers(&[("retry-after", nonsense), date])), None, "{nonsense}");
+            assert_eq!(seconds(&[("retry-after", nonsense), date]), None, "{nonsense}");
         }
         assert_eq!(seconds(&[]), None);
     }
