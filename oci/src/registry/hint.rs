@@ -98,7 +98,8 @@ fn hint(action: Action, problem: &Problem) -> Option<String> {
         Problem::Wait { .. } => Some("try later, or log in for a higher limit".to_owned()),
         Problem::Exhausted { last, .. } => hint(action, last),
         Problem::Restricted { .. } => Some(
-            "a registry must allow the layer's URLs (distribution: validation.manifests.urls.allow)".to_owned(),
+            "a registry must allow the layer's URLs (distribution: validation.manifests.urls.allow)"
+                .to_owned(),
         ),
         Problem::ManifestUnknown { .. } => Some("check the name and the tag".to_owned()),
         Problem::Unauthorized { offered, registry, messages, .. } => {

@@ -41,8 +41,7 @@ fn named(plan: &PushPlan, problem: &Problem) -> Option<Digest> {
         Problem::Status { messages, .. } => messages,
         _ => return None,
     };
-    let is_named =
-        |layer: &&Digest| messages.iter().any(|message| message.text.contains(&layer.to_string()));
+    let is_named = |layer: &&Digest| messages.iter().any(|message| message.text.contains(&layer.to_string()));
     plan.restricted.iter().find(is_named).copied()
 }
 
