@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use base64::Engine as _;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Method, StatusCode, Url};
 
 use super::challenge::{self, Challenge};
@@ -17,7 +17,6 @@ use super::endpoint::{Endpoint, host_of};
 use super::error::{Offered, Problem, Refusal};
 use super::event::{Event, Events};
 use super::helper;
-use super::retry::is_transient;
 use super::settings::{Login, Settings};
 use super::token::{self, Scopes, Token};
 
@@ -312,8 +311,18 @@ async fn fetch(
     loop {
         match fetch_once(client, endpoint, scopes, &realm, service, credential).await {
             Ok(token) => return Ok(token),
-            Err(problem) => retrier.pause(problem).await?,
+            Err(problem) => {
+                retrier.pause(problem).await.map_err(|problem| without_token(&realm, problem))?;
+            }
         }
+    }
+}
+
+/// Says that it is a token server that failed. What it says of name and password is clear without that.
+fn without_token(realm: &Url, problem: Problem) -> Problem {
+    match problem {
+        Problem::Refused(_) | Problem::Unauthorized { .. } | Problem::File { .. } => problem,
+        _ => Problem::NoToken { server: shown(realm), problem: Box::new(problem) },
     }
 }
 
@@ -354,13 +363,20 @@ async fn fetch_once(
     }
     if status.is_redirection() {
         // Following would send name and password wherever the token server likes (REG-03).
-        return Err(Refusal::Redirects { limit: 0, url: shown(realm) }.into());
+        let url = answer.header(LOCATION).map_or("nowhere".to_owned(), |to| told(realm, to));
+        return Err(Refusal::TokenRedirect { server: shown(realm), url }.into());
     }
     let failure = answer.failure().await;
-    if is_transient(status) {
-        return Err(failure);
+    match status.as_u16() {
+        // Harbor answers 400 where the name has no project.
+        400 | 401 | 403 => Err(unauthorized(failure, endpoint, credential)),
+        _ => Err(failure),
     }
-    Err(unauthorized(failure, endpoint, credential))
+}
+
+/// Returns a Location for a message.
+fn told(url: &Url, location: &str) -> String {
+    url.join(location).map_or_else(|_| super::error::clean(location), |url| shown(&url))
 }
 
 fn unauthorized(failure: Problem, endpoint: &Endpoint, credential: Option<&Credential>) -> Problem {

@@ -179,7 +179,8 @@ impl Client {
     }
 
     pub(super) fn announce_token_server(&self, endpoint: &Endpoint, realm: &Url) {
-        if Authority::of(realm).as_ref() == Some(&endpoint.authority) {
+        // What has no host gets no request.
+        if Authority::of(realm).is_none_or(|authority| authority == endpoint.authority) {
             return;
         }
         let pair = (endpoint.host(), host_of(realm));

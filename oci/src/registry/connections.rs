@@ -225,7 +225,9 @@ fn is_allowed(settings: &Settings, endpoint: &Endpoint, authority: &Authority) -
 
 /// Returns `url` for a message: without user, query and fragment, which may carry signatures.
 pub(super) fn shown(url: &Url) -> String {
-    super::error::clean(&format!("{}://{}{}", url.scheme(), host_of(url), url.path()))
+    let host = url.host_str().map(|_| host_of(url)).unwrap_or_default();
+    let separator = if url.cannot_be_a_base() { ":" } else { "://" };
+    super::error::clean(&format!("{}{separator}{host}{}", url.scheme(), url.path()))
 }
 
 #[cfg(test)]
@@ -288,5 +290,8 @@ mod tests {
     fn messages_show_no_signature() {
         let url = Url::parse("https://u:p@cdn.example:8443/blob?sig=secret#f").unwrap();
         assert_eq!(shown(&url), "https://cdn.example:8443/blob");
+        for hostless in ["file:///etc/passwd", "javascript:1"] {
+            assert_eq!(shown(&Url::parse(hostless).unwrap()), hostless);
+        }
     }
 }

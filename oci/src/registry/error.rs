@@ -162,6 +162,14 @@ pub enum Problem {
         /// How the last one failed.
         last: Box<Problem>,
     },
+    /// A token server gives none; what it says of name and password is [`Problem::Unauthorized`].
+    #[error("no token from {server}: {problem}")]
+    NoToken {
+        /// Its address.
+        server: String,
+        /// Why.
+        problem: Box<Problem>,
+    },
     /// There is no such image.
     #[error("manifest unknown: {host} has no {name}")]
     ManifestUnknown {
@@ -357,6 +365,14 @@ pub enum Refusal {
         /// How many are followed.
         limit: u32,
         /// Where the last one leads.
+        url: String,
+    },
+    /// A token server that leads elsewhere, to which name and password would be sent.
+    #[error("refused: the token server {server} redirects us to {url}, which none may")]
+    TokenRedirect {
+        /// Its address.
+        server: String,
+        /// Where it leads.
         url: String,
     },
     /// A configuration file forbids the name.

@@ -14,6 +14,9 @@ const ALLOW_VARIABLE: &str = "XBUILD_ALLOW_REGISTRY_ADDRESS";
 
 const NO_REGISTRY: &str = "is it the registry's name? A proxy or a login page may be in between";
 
+const WRONG_REALM: &str =
+    "the registry names that address: does its administrator know it (Harbor: external_url)?";
+
 /// Shows what the user can do, with a dash before it; nothing where that is not known.
 pub(super) struct Hint<'a>(pub Action, pub &'a str, pub &'a Problem);
 
@@ -97,6 +100,7 @@ fn hint(action: Action, problem: &Problem) -> Option<String> {
         Problem::Refused(refusal) => refusal_hint(refusal),
         Problem::Wait { .. } => Some("try later, or log in for a higher limit".to_owned()),
         Problem::Exhausted { last, .. } => hint(action, last),
+        Problem::NoToken { problem, .. } => hint(action, problem).or_else(|| Some(WRONG_REALM.to_owned())),
         Problem::Restricted { .. } => Some(
             "a registry must allow the layer's URLs (distribution: validation.manifests.urls.allow)"
                 .to_owned(),
@@ -151,6 +155,7 @@ fn refusal_hint(refusal: &Refusal) -> Option<String> {
         }
         Refusal::Blocked { .. }
         | Refusal::Redirects { .. }
+        | Refusal::TokenRedirect { .. }
         | Refusal::Elsewhere { .. }
         | Refusal::Helper(_) => None,
     }

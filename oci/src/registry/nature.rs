@@ -34,7 +34,9 @@ fn nature(problem: &Problem) -> Nature<'_> {
         // The distribution registry answers 500 where it has more than one thing to say of a manifest.
         Problem::Status { messages, .. } if message::name_unknown_blob(messages) => Nature::Final,
         Problem::Status { status, .. } => Nature::Answered(*status),
-        Problem::Exhausted { last, .. } => Nature::Repeated(last),
+        Problem::Exhausted { last: tried, .. } | Problem::NoToken { problem: tried, .. } => {
+            Nature::Repeated(tried)
+        }
         Problem::Refused(_)
         | Problem::ManifestUnknown { .. }
         | Problem::Restricted { .. }

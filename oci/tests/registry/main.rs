@@ -23,5 +23,6 @@ mod server;
 mod sha512;
 mod sweep;
 mod tls;
+mod token_servers;
 mod uploads;
 mod waiting;
