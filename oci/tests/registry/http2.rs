@@ -10,19 +10,13 @@ use oci::Digest;
 use oci::media_type::{OCI_LAYER, OCI_MANIFEST, Types};
 use oci::registry::{Event, PushImage, Settings, plan_push};
 
+use crate::counting::Taken;
 use crate::fixture::{blob, client, image, noise};
 use crate::frames::{
     CONTINUATION, Connection, DATA, END_HEADERS, END_STREAM, GOAWAY, H2Server, HEADERS, Method, RST_STREAM,
     Request, WINDOW_UPDATE, text,
 };
 use crate::server::wait_for;
-
-/// Peak memory of this process, in bytes.
-fn peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
-}
 
 /// What one attack may cost.
 const MOST_MEMORY: u64 = 64 << 20;
@@ -57,9 +51,9 @@ async fn check_bounded(
         }
     })?;
     let (client, _) = client(impatient(&server));
-    let (before, start) = (peak(), Instant::now());
+    let (taken, start) = (Taken::since_now(), Instant::now());
     let error = client.root(&server.reference("a/b:1")).await.unwrap_err();
-    assert!(peak() - before < MOST_MEMORY, "{} MiB", (peak() - before) >> 20);
+    assert!(taken.peak() < MOST_MEMORY, "{} MiB", taken.peak() >> 20);
     assert!(start.elapsed() < MOST_TIME, "{:?}", start.elapsed());
     Some(error.to_string())
 }
@@ -173,14 +167,14 @@ async fn reg_17_a_window_that_never_opens_is_waited_for_in_bounds() {
         return;
     };
     let (client, _) = client(impatient(&server));
-    let (before, start) = (peak(), Instant::now());
+    let (taken, start) = (Taken::since_now(), Instant::now());
     // A larger one would have a connection of its own, of HTTP/1.1.
     let image = one_blob(3 << 20);
     let error = client.push(&plan_push(&server.reference("a/b"), &image)).await.unwrap_err();
     // A piece that is small enough to wait inside the connection counts as sent.
     let expected = ["stopped receiving", "did not answer after an upload"];
     assert!(expected.iter().any(|text| error.to_string().contains(text)), "{error}");
-    assert!(peak() - before < MOST_MEMORY, "{} MiB", (peak() - before) >> 20);
+    assert!(taken.peak() < MOST_MEMORY, "{} MiB", taken.peak() >> 20);
     assert!(start.elapsed() < MOST_TIME, "{:?}", start.elapsed());
 }
 

@@ -5,6 +5,7 @@ mod ahead;
 mod attacks;
 mod auth;
 mod checks;
+mod counting;
 mod fixture;
 mod frames;
 mod harbor;
