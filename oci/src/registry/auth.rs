@@ -221,7 +221,8 @@ fn is_bearer(door: &Door) -> bool {
     matches!(&*lock(&door.challenge), Some(Challenge::Bearer { .. }))
 }
 
-/// Looks the credential of `registry/repository` up: command line, then environment, then files.
+/// Looks the credential of `registry/repository` up: command line, then environment, then files, then helpers for all
+/// registries.
 ///
 /// A helper that fails is told and passed over: CI machines inherit configurations that name helpers of
 /// desktops, and most images are public.
@@ -239,15 +240,28 @@ async fn look_up(
         for found in file.find(registry, repository, &path)? {
             match found {
                 Found::Here(credential) => return Ok(Some(credential)),
-                Found::Helper { name, server } => match helper::get(&name, &server).await {
-                    Ok(Some(credential)) => return Ok(Some(credential)),
-                    Ok(None) => {}
-                    Err(reason) => events.tell(Event::Note(format!("{reason}; going on without it"))),
-                },
+                Found::Helper { name, server } => {
+                    if let Some(credential) = ask(events, &name, &server).await {
+                        return Ok(Some(credential));
+                    }
+                }
             }
         }
     }
+    for name in &settings.helpers {
+        // Unlike Docker's, containers' tools ask for Docker Hub by its name.
+        if let Some(credential) = ask(events, &credentials::checked(name)?, registry).await {
+            return Ok(Some(credential));
+        }
+    }
     Ok(None)
+}
+
+async fn ask(events: &Events, helper: &str, server: &str) -> Option<Credential> {
+    helper::get(helper, server).await.unwrap_or_else(|reason| {
+        events.tell(Event::Note(format!("{reason}; going on without it")));
+        None
+    })
 }
 
 /// The texts of all files that are there. A file named explicitly must be readable.

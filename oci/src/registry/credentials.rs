@@ -177,7 +177,11 @@ fn decode(auth: &str) -> Option<Login> {
     Some(Login { username: username.to_owned(), password: password.to_owned() })
 }
 
-fn checked(name: &str) -> Result<String, Problem> {
+/// Checks the name of a credential helper.
+///
+/// # Errors
+/// A refusal of what could be a path.
+pub fn checked(name: &str) -> Result<String, Problem> {
     let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     if name.is_empty() || name.len() > 100 || !name.bytes().all(valid) {
         return Err(Refusal::Helper(super::error::clean(name)).into());

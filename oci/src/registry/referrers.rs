@@ -1,6 +1,8 @@
 //! The list of what refers to an image, for registries that keep none: an index under the tag `<alg>-<hex>` of the
 //! subject (distribution-spec, "Pushing Manifests with Subject"). Reads and writes that one tag.
 
+use std::time::{Duration, Instant};
+
 use reqwest::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use reqwest::{Method, StatusCode};
 use serde_json::{Map, Value, json};
@@ -13,6 +15,7 @@ use super::endpoint::Endpoint;
 use super::error::Problem;
 use super::pull::manifest_request;
 use super::push::PushDocument;
+use super::retry::random;
 use crate::document::DOCUMENT_LIMIT;
 use crate::media_type::{ManifestKind, OCI_INDEX, manifest_kind};
 use crate::{Digest, Reference};
@@ -20,8 +23,29 @@ use crate::{Digest, Reference};
 /// What a registry says that keeps the list itself.
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 
-/// Times that a list is written again because somebody else wrote at the same moment.
-const MAX_ROUNDS: u32 = 10;
+/// Times that a list is read, of which most follow because somebody else wrote at the same moment.
+const MAX_ROUNDS: u32 = 20;
+
+/// How our entry in a list is.
+#[derive(Debug, Clone, Copy)]
+enum Entry {
+    /// Not ours: nobody who writes now can have missed it for our sake.
+    Old,
+    /// Just written.
+    Written {
+        /// How long others may need who have read the list before.
+        pause: Duration,
+    },
+    /// Read again after it was written.
+    Seen,
+}
+
+/// Returns how long to wait for others, of whom each needs as long to read and write as we did, or a little longer.
+fn pause(own: Duration, random: u64) -> Duration {
+    let own = own.clamp(Duration::from_millis(25), Duration::from_millis(500));
+    let jitter = u64::try_from(own.as_micros()).map_or(0, |most| random % (most + 1));
+    own * 2 + Duration::from_micros(jitter)
+}
 
 /// A manifest that refers to another.
 pub(super) struct Referrer {
@@ -67,8 +91,9 @@ impl Client {
     /// Adds `referrer`, which is stored already, to its subject's list, unless the registry's `answer` says that it
     /// has done so.
     ///
-    /// The list is written on the condition that it has not changed meanwhile, and read again afterwards. With
-    /// registries that ignore conditions an entry of somebody who writes in the same moment can still be lost.
+    /// The list is written on the condition that it has not changed meanwhile. Many registries ignore conditions, and
+    /// whoever has read the list before it was written here then writes one without our entry. So it is read again at
+    /// once, and after a pause in which such a one comes to its end; an entry that is gone is added again.
     pub(super) async fn list_referrer(
         &self,
         endpoint: &Endpoint,
@@ -81,12 +106,21 @@ impl Client {
             return Ok(());
         }
         let tag = Reference { tag: Some(referrer.tag()), digest: None, ..target.clone() };
+        let mut entry = Entry::Old;
         for _ in 0..MAX_ROUNDS {
+            let begun = Instant::now();
             let mut list = self.referrers(endpoint, subject, &tag).await?;
-            if !append(&mut list.index, referrer) {
-                return Ok(());
+            match (append(&mut list.index, referrer), entry) {
+                (true, _) => {
+                    self.put_referrers(endpoint, subject, &tag, &list).await?;
+                    entry = Entry::Written { pause: pause(begun.elapsed(), random()) };
+                }
+                (false, Entry::Old | Entry::Seen) => return Ok(()),
+                (false, Entry::Written { pause }) => {
+                    tokio::time::sleep(pause).await;
+                    entry = Entry::Seen;
+                }
             }
-            self.put_referrers(endpoint, subject, &tag, &list).await?;
         }
         let detail = "others keep overwriting it".to_owned();
         Err(Problem::Malformed {
@@ -230,6 +264,17 @@ mod tests {
         check(json!({ "manifests": [] }), OCI_INDEX, None);
         check(json!({ "manifests": [], "artifactType": "a/b" }), OCI_INDEX, Some("a/b"));
         assert!(referrer(&json!({ "config": {} }), OCI_MANIFEST).is_none());
+    }
+
+    #[test]
+    fn others_are_given_the_time_that_we_needed_twice_and_never_long() {
+        let milliseconds = Duration::from_millis;
+        for (own, least, most) in [(0, 50, 75), (100, 200, 300), (60_000, 1000, 1500)] {
+            for random in [0, 1, 12_345, u64::MAX] {
+                let pause = pause(milliseconds(own), random);
+                assert!((milliseconds(least)..=milliseconds(most)).contains(&pause), "{own}: {pause:?}");
+            }
+        }
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub struct Settings {
     pub registries: BTreeMap<String, RegistrySettings>,
     /// What stands for registries or parts of them when images are read.
     pub routes: Vec<Route>,
+    /// Credential helpers that are asked about registries of which no file knows anything, in this order.
+    pub helpers: Vec<String>,
     /// PEM files with further authorities, for every connection.
     pub ca_files: Vec<PathBuf>,
     /// Hosts that token realms, redirects and upload locations may name although their address is private.

@@ -11,6 +11,7 @@ mod frames;
 mod harbor;
 mod http2;
 mod leading;
+mod listing;
 mod memory;
 mod mirrored;
 mod on_harbor;

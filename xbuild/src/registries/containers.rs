@@ -1,7 +1,7 @@
 //! The files of Podman, Buildah and Skopeo: `registries.conf` with its additions (containers-registries.conf(5)).
 //!
-//! Read are `[[registry]]` tables and the lists of the first version of the format. What else may stand in these
-//! files (search lists, aliases, helpers) is for those tools: a short name is Docker Hub's here.
+//! Read are `[[registry]]` tables, the lists of the first version of the format, and `credential-helpers`. What else may
+//! stand in these files (search lists, aliases) is for those tools: a short name is Docker Hub's here.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -15,27 +15,39 @@ use super::document::{Document, Value};
 use super::words::{self, Wrong};
 use crate::failure::{Class, Failure};
 
+/// What these files say.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// What stands for registries and parts of them.
+    pub routes: Vec<Route>,
+    /// Credential helpers for all registries.
+    pub helpers: Vec<String>,
+}
+
+/// What stands for the files of credentials in a list of helpers.
+const FILES: &str = "containers-auth.json";
+
 /// Reads the file that is chosen, or the first that is there, and what is added to it.
 ///
 /// # Errors
 /// A usage failure with the line.
-pub fn read(paths: &Paths) -> Result<Vec<Route>, Failure> {
-    let mut routes = BTreeMap::new();
+pub fn read(paths: &Paths) -> Result<Said, Failure> {
+    let (mut routes, mut helpers) = (BTreeMap::new(), Vec::new());
     let main = match &paths.containers_chosen {
         Some(path) => Some(Document::read_chosen(path, super::environment::CONTAINERS_FILE)?),
         None => first(&paths.containers)?,
     };
     if let Some(document) = main {
-        parse(&document, &mut routes)?;
+        parse(&document, &mut routes, &mut helpers)?;
     }
     for directory in &paths.containers_additions {
         for path in additions(directory)? {
             if let Some(document) = Document::read(&path)? {
-                parse(&document, &mut routes)?;
+                parse(&document, &mut routes, &mut helpers)?;
             }
         }
     }
-    Ok(routes.into_values().collect())
+    Ok(Said { routes: routes.into_values().collect(), helpers })
 }
 
 fn first(paths: &[PathBuf]) -> Result<Option<Document>, Failure> {
@@ -75,8 +87,17 @@ fn additions(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
 }
 
 /// Adds the routes of one file. A prefix that an earlier file has is replaced; of two in one file the first counts.
-fn parse(document: &Document, routes: &mut BTreeMap<String, Route>) -> Result<(), Failure> {
+/// Helpers stand for those of an earlier file.
+fn parse(
+    document: &Document,
+    routes: &mut BTreeMap<String, Route>,
+    helpers: &mut Vec<String>,
+) -> Result<(), Failure> {
     let table = document.table()?;
+    if let Some(list) = table.get("credential-helpers") {
+        let names = document.strings(list)?.into_iter().map(|(name, _)| name.to_owned());
+        *helpers = names.filter(|name| name != FILES).collect();
+    }
     let mut own = BTreeMap::new();
     for (registry, span) in document.tables(&table, "registry")? {
         let route = route(document, registry, span)?;
@@ -194,6 +215,10 @@ mod tests {
     use super::*;
 
     fn read_texts(main: &str, additions: &[(&str, &str)]) -> Result<Vec<Route>, Failure> {
+        read_all(main, additions).map(|said| said.routes)
+    }
+
+    fn read_all(main: &str, additions: &[(&str, &str)]) -> Result<Said, Failure> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("registries.conf");
         std::fs::write(&path, main).unwrap();
@@ -246,6 +271,21 @@ mod tests {
         let added: Vec<_> = added.iter().map(|(name, text)| (*name, text.as_str())).collect();
         let routes = read_texts(&block(true), &added).unwrap();
         assert_eq!((routes.len(), &routes[0].blocked), (1, &None));
+    }
+
+    #[test]
+    fn helpers_for_all_registries_are_those_of_the_last_file_that_has_some() {
+        let check = |main: &str, added: &str, expected: &[&str]| {
+            assert_eq!(read_all(main, &[("1.conf", added)]).unwrap().helpers, expected);
+        };
+        check("credential-helpers = [\"containers-auth.json\"]\n", "", &[]);
+        check(
+            "credential-helpers = [\"pass\", \"containers-auth.json\", \"ecr-login\"]\n",
+            "",
+            &["pass", "ecr-login"],
+        );
+        check("credential-helpers = [\"pass\"]\n", "credential-helpers = [\"other\"]\n", &["other"]);
+        refuses("credential-helpers = 1\n", &[":1"]);
     }
 
     #[test]

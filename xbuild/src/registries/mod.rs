@@ -47,7 +47,7 @@ pub struct Paths {
 /// A usage failure that names file and line.
 pub fn settings(options: &RegistryOptions, paths: &Paths) -> Result<Settings, Failure> {
     let file = file::read(paths)?;
-    let mut routes = containers::read(paths)?;
+    let containers::Said { mut routes, helpers } = containers::read(paths)?;
     let certificates = certificates::read(&paths.certificates);
     let layers = [&options.flags, &options.environment, &file, &certificates];
     for route in &mut routes {
@@ -63,6 +63,8 @@ pub fn settings(options: &RegistryOptions, paths: &Paths) -> Result<Settings, Fa
         limits,
         registries: said::settle(&layers),
         routes,
+        // A file of credentials that the command line names is all that is looked at.
+        helpers: if options.credentials.is_none() { helpers } else { Vec::new() },
         ca_files: layers.iter().flat_map(|layer| layer.ca_files.iter().cloned()).collect(),
         allowed: layers.iter().flat_map(|layer| layer.allowed.iter().cloned()).collect(),
         environment: environment::of_client(options.credentials.as_deref()),
