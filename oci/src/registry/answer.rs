@@ -224,7 +224,7 @@ fn find<'a, E: std::error::Error + 'static>(error: &'a reqwest::Error) -> Option
 }
 
 fn tls_error(error: &reqwest::Error) -> Option<String> {
-    find::<rustls::Error>(error).map(|error| error::clean(&error.to_string()))
+    find::<rustls::Error>(error).map(super::tls::told)
 }
 
 /// What a server says of our certificate comes after the handshake (RFC 8446 §4.4.2.4), and as text: HTTP/2 hides the

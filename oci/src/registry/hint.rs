@@ -5,6 +5,7 @@ use std::fmt;
 use reqwest::StatusCode;
 
 use super::error::{Action, Message, Offered, Problem, Refusal};
+use super::tls::NO_TLS;
 use crate::Reference;
 use crate::document::DocumentError;
 use crate::reference::DOCKER_HUB;
@@ -127,7 +128,7 @@ fn hint(action: Action, problem: &Problem) -> Option<String> {
 }
 
 fn tls_hint(host: &str, detail: &str) -> String {
-    if detail.contains("corrupt message") || detail.contains("InvalidContentType") {
+    if detail == NO_TLS {
         return format!("does it speak plain HTTP? Then allow it: --insecure-registry {host}");
     }
     if detail.contains("received fatal alert") && !detail.contains("ProtocolVersion") {

@@ -8,9 +8,12 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-use super::error::Problem;
+use super::error::{Problem, clean};
 use super::settings::{ClientCertificate, Verification};
 use super::verify;
+
+/// What is said of a server that answers, but not in TLS.
+pub(super) const NO_TLS: &str = "it does not answer in TLS";
 
 /// What is agreed on before anything is sent.
 pub(super) struct Handshake<'a> {
@@ -132,4 +135,56 @@ fn read_identity(
         error => bad_file(&identity.key, &error),
     })?;
     Ok((chain, key))
+}
+
+/// Says in words why a handshake failed. rustls' own name Rust's variants where there is more than one thing to blame.
+pub(super) fn told(error: &rustls::Error) -> String {
+    use rustls::{CertificateError, InvalidMessage};
+    match error {
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => NO_TLS.to_owned(),
+        rustls::Error::InvalidCertificate(certificate) => match certificate {
+            CertificateError::UnknownIssuer => "its certificate is signed by nobody known here".to_owned(),
+            // webpki's name for it does not come out of its box.
+            CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+                "its certificate is signed by itself".to_owned()
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "its certificate has expired".to_owned()
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                "its certificate is not valid yet".to_owned()
+            }
+            CertificateError::NotValidForName => "its certificate is not valid for its name".to_owned(),
+            other => format!("its certificate does not hold: {other}"),
+        },
+        other => clean(&other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::UnixTime;
+    use rustls::{CertificateError, Error, InvalidMessage};
+
+    use super::*;
+
+    fn check(error: &Error, expected: &str) {
+        assert_eq!(told(error), expected);
+    }
+
+    #[test]
+    fn reg_18_failed_handshakes_are_told_in_words() {
+        check(&Error::InvalidMessage(InvalidMessage::InvalidContentType), NO_TLS);
+        check(&Error::DecryptError, "cannot decrypt peer's message");
+        let at = |seconds| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+        for (certificate, expected) in [
+            (CertificateError::UnknownIssuer, "is signed by nobody known here"),
+            (CertificateError::Expired, "has expired"),
+            (CertificateError::ExpiredContext { time: at(1), not_after: at(0) }, "has expired"),
+            (CertificateError::NotValidYet, "is not valid yet"),
+            (CertificateError::Revoked, "does not hold: Revoked"),
+        ] {
+            check(&Error::InvalidCertificate(certificate), &format!("its certificate {expected}"));
+        }
+    }
 }

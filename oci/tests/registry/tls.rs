@@ -151,15 +151,17 @@ async fn reg_18_certificates_that_prove_nothing_are_refused() {
     made.add("expired", "subjectAltName=IP:127.0.0.1", "-1");
     made.add("other", "subjectAltName=DNS:other.example,IP:127.0.0.2", "2");
     made.self_signed("self", "IP:127.0.0.1");
-    for (name, hint) in [
-        ("expired", "check this machine's clock and the certificate"),
-        ("other", "the certificate is another host's: check the name 127.0.0.1"),
-        ("self", "name its authority with --registry-ca"),
+    for (name, why, hint) in [
+        ("expired", "its certificate has expired", "check this machine's clock and the certificate"),
+        ("other", "not valid for name", "the certificate is another host's: check the name 127.0.0.1"),
+        ("self", "its certificate is signed by itself", "name its authority with --registry-ca"),
     ] {
         let Some(registry) = showing(&made, name) else { return };
         let error = try_push(&registry, https(&[made.path("ca.pem")])).await.unwrap_err();
         assert!(matches!(*error.problem, Problem::Tls { .. }), "{name}: {error}");
-        assert!(error.to_string().contains(hint), "{name}: {error}");
+        for text in [why, hint] {
+            assert!(error.to_string().contains(text), "{name}: {error}");
+        }
         // Only who asks for it goes on without proof.
         let unchecked = RegistrySettings { verification: Verification::None, ..https(&[]) };
         try_push(&registry, unchecked).await.unwrap();
