@@ -1,6 +1,7 @@
 //! Every check that a reader of documents makes, by its case.
 
 use super::*;
+use crate::Platform;
 
 const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
