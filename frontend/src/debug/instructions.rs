@@ -77,7 +77,7 @@ fn image(name: String, platform: &oci::Platform) -> KnownImage {
 
 /// Returns what the file sets: without the default PATH and working directory.
 fn config(definition: &Definition) -> Value {
-    let mut config = definition.config.config.clone();
+    let mut config = definition.image.config.config.clone();
     config.env.retain(|entry| entry != "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     if config.working_dir == "/" {
         config.working_dir.clear();

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use oci::{ImageConfig, Platform};
+use oci::Platform;
 
-use super::{Definition, HistoryEntry, OpDigest, Step, StepGraph, StepId, StepKind};
+use super::{Definition, HistoryEntry, ImageDefinition, OpDigest, Step, StepGraph, StepId, StepKind};
 
 /// Images of several platforms and the steps of all of them.
 #[derive(Debug, Clone)]
@@ -13,38 +13,17 @@ pub struct Joint {
     /// All steps.
     pub graph: StepGraph,
     /// The images, in the order of the definitions.
-    pub images: Vec<JointImage>,
-}
-
-/// One image: a [`Definition`] whose steps are those of the joint graph.
-#[derive(Debug, Clone)]
-pub struct JointImage {
-    /// The step whose file system state becomes the image.
-    pub target: Option<StepId>,
-    /// Further steps to run.
-    pub also: Vec<StepId>,
-    /// Config of the image.
-    pub config: ImageConfig,
-    /// What this build adds to the history, oldest first.
-    pub history: Vec<HistoryEntry>,
-    /// The platform of the image.
-    pub platform: Platform,
-    /// SOURCE_DATE_EPOCH in force, in seconds.
-    pub source_date_epoch: Option<i64>,
-    /// The target stage's name or index.
-    pub stage: String,
-    /// Stages that the target does not need.
-    pub skipped: Vec<String>,
+    pub images: Vec<ImageDefinition>,
 }
 
 impl Joint {
     /// Joins definitions. A single one keeps its graph as it is; of several, labels name the platform: that of the
     /// step, and after an arrow that of the image where it is another and the step is made for it alone.
     pub fn new(mut definitions: Vec<Definition>) -> Self {
-        if let [only] = &mut definitions[..] {
-            let graph = std::mem::take(&mut only.graph);
-            let images = definitions.into_iter().map(|definition| image(definition, |id| id)).collect();
-            return Self { graph, images };
+        if definitions.len() == 1
+            && let Some(Definition { graph, image }) = definitions.pop()
+        {
+            return Self { graph, images: vec![image] };
         }
         let mut joining = Joining::default();
         let images = definitions.into_iter().map(|definition| joining.add(definition)).collect();
@@ -60,17 +39,8 @@ impl Joint {
     pub fn definition(&self) -> Option<Definition> {
         let (first, others) = self.images.split_first()?;
         let others = others.iter().flat_map(|image| image.target.iter().chain(&image.also));
-        Some(Definition {
-            graph: self.graph.clone(),
-            target: first.target,
-            also: first.also.iter().chain(others).copied().collect(),
-            config: first.config.clone(),
-            history: first.history.clone(),
-            platform: first.platform.clone(),
-            source_date_epoch: first.source_date_epoch,
-            stage: first.stage.clone(),
-            skipped: first.skipped.clone(),
-        })
+        let also = first.also.iter().chain(others).copied().collect();
+        Some(Definition { graph: self.graph.clone(), image: ImageDefinition { also, ..first.clone() } })
     }
 }
 
@@ -88,15 +58,15 @@ struct Joining {
 }
 
 impl Joining {
-    fn add(&mut self, mut definition: Definition) -> JointImage {
-        let graph = std::mem::take(&mut definition.graph);
+    fn add(&mut self, definition: Definition) -> ImageDefinition {
+        let Definition { graph, image } = definition;
         let mut places: Vec<StepId> = Vec::with_capacity(graph.len());
         for (step, digest) in graph.steps.into_iter().zip(graph.digests) {
-            let place = self.place(step, digest, &places, &definition.platform);
+            let place = self.place(step, digest, &places, &image.platform);
             places.push(place);
         }
         self.images += 1;
-        image(definition, |id| places[id.0 as usize])
+        placed(image, |id| places[id.0 as usize])
     }
 
     fn place(&mut self, mut step: Step, digest: OpDigest, places: &[StepId], target: &Platform) -> StepId {
@@ -140,25 +110,22 @@ fn prefix(platform: &Platform, target: Option<&Platform>) -> String {
     format!("{}->{other}", platform.full())
 }
 
-fn image(definition: Definition, place: impl Fn(StepId) -> StepId) -> JointImage {
-    let Definition { target, also, config, history, platform, source_date_epoch, stage, skipped, graph: _ } =
-        definition;
+/// Puts an image on the steps of another graph.
+fn placed(image: ImageDefinition, place: impl Fn(StepId) -> StepId) -> ImageDefinition {
     let entry = |entry: HistoryEntry| HistoryEntry { step: entry.step.map(&place), ..entry };
-    JointImage {
-        target: target.map(&place),
-        also: also.into_iter().map(&place).collect(),
-        history: history.into_iter().map(entry).collect(),
-        config,
-        platform,
-        source_date_epoch,
-        stage,
-        skipped,
+    ImageDefinition {
+        target: image.target.map(&place),
+        also: image.also.iter().copied().map(&place).collect(),
+        history: image.history.into_iter().map(entry).collect(),
+        ..image
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+
+    use oci::ImageConfig;
 
     use super::*;
     use crate::graph::{ImageOp, Label, LocalOp, MkdirOp, Op, Selection};
@@ -183,8 +150,7 @@ mod tests {
         let mut graph = StepGraph::default();
         let ids: Vec<StepId> = steps.into_iter().map(|step| graph.push(step)).collect();
         let history = ids.last().map(|id| HistoryEntry { history: oci::History::default(), step: Some(*id) });
-        Definition {
-            graph,
+        let image = ImageDefinition {
             target: ids.last().copied(),
             also: Vec::new(),
             config: ImageConfig::default(),
@@ -193,7 +159,8 @@ mod tests {
             source_date_epoch: None,
             stage: "app".to_owned(),
             skipped: Vec::new(),
-        }
+        };
+        Definition { graph, image }
     }
 
     fn stages(joint: &Joint) -> Vec<&str> {

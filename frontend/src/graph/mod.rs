@@ -35,7 +35,7 @@ mod selection;
 
 use std::fmt;
 
-pub use join::{Joint, JointImage};
+pub use join::Joint;
 use oci::{History, ImageConfig, Platform};
 pub use op::{
     BindMount, CacheMount, CacheSharing, Chmod, CopyOp, CopySource, ExtraHost, GitOp, HttpOp, ImageOp,
@@ -179,11 +179,18 @@ impl Step {
     }
 }
 
-/// A Dockerfile's target stage, completely described: what to run and what the image's config will be.
+/// A Dockerfile's target stage, completely described: what to run and what becomes of it.
 #[derive(Debug, Clone)]
 pub struct Definition {
     /// The steps that the target needs.
     pub graph: StepGraph,
+    /// The image.
+    pub image: ImageDefinition,
+}
+
+/// An image of a step graph.
+#[derive(Debug, Clone)]
+pub struct ImageDefinition {
     /// The step whose file system state becomes the image; `None` for `FROM scratch` without layers.
     pub target: Option<StepId>,
     /// Further steps to run although the target does not need them (`--all-stages`).

@@ -98,15 +98,15 @@ fn visible(text: &str) -> String {
 pub fn json(definition: &Definition) -> Value {
     let graph = &definition.graph;
     json!({
-        "stage": definition.stage,
-        "platform": definition.platform.to_string(),
-        "target": definition.target.map(|id| id.0),
-        "also": definition.also.iter().map(|id| id.0).collect::<Vec<_>>(),
-        "skipped": definition.skipped,
-        "source_date_epoch": definition.source_date_epoch,
+        "stage": definition.image.stage,
+        "platform": definition.image.platform.to_string(),
+        "target": definition.image.target.map(|id| id.0),
+        "also": definition.image.also.iter().map(|id| id.0).collect::<Vec<_>>(),
+        "skipped": definition.image.skipped,
+        "source_date_epoch": definition.image.source_date_epoch,
         "steps": graph.iter().map(|(id, step)| step_json(graph, id, step)).collect::<Vec<_>>(),
-        "config": definition.config.config,
-        "history": definition.history.iter().map(|entry| json!({
+        "config": definition.image.config.config,
+        "history": definition.image.history.iter().map(|entry| json!({
             "created_by": entry.history.created_by,
             "step": entry.step.map(|id| id.0),
         })).collect::<Vec<_>>(),
@@ -249,7 +249,7 @@ pub fn dot(definition: &Definition, note: impl Fn(StepId) -> Note) -> String {
             write(format_args!(
                 "    s{} [{}];\n",
                 id.0,
-                attributes(step, &note(id), Some(id) == definition.target)
+                attributes(step, &note(id), Some(id) == definition.image.target)
             ));
         }
         if named {

@@ -5,7 +5,7 @@ use oci::ImageConfig;
 use super::Lowering;
 use super::plan::Needed;
 use super::state::State;
-use crate::graph::{Definition, HistoryEntry};
+use crate::graph::{Definition, HistoryEntry, ImageDefinition};
 
 impl Lowering<'_> {
     /// Returns the definition of the target, which was lowered without errors.
@@ -21,7 +21,7 @@ impl Lowering<'_> {
             .collect();
         let skipped = self.stages.stages.iter().filter(|stage| !needed.by_target.contains(&stage.index));
         let skipped = skipped.map(|stage| stage.title()).collect();
-        Box::new(Definition {
+        let image = ImageDefinition {
             target: state.step,
             also,
             platform: config.platform(),
@@ -30,8 +30,8 @@ impl Lowering<'_> {
             source_date_epoch: self.epoch,
             stage: self.stages.stages[target].title(),
             skipped,
-            graph: self.graph,
-        })
+        };
+        Box::new(Definition { graph: self.graph, image })
     }
 
     /// Returns the entries of a stage and of the stages below it, oldest first.

@@ -154,7 +154,7 @@ fn df_14_instructions_cost_linear_memory() {
         let text = mixed(count);
         let (outcome, taken) = measured(|| {
             let file = frontend::parse(text.as_bytes());
-            targets::world::definition(&file, &targets::world::options()).map(|plan| plan.history.len())
+            targets::world::definition(&file, &targets::world::options()).map(|plan| plan.image.history.len())
         });
         // The base's trigger is one more.
         assert_eq!(outcome, Ok(count + 1));

@@ -84,7 +84,7 @@ pub fn svg(definition: &Definition, note: impl Fn(StepId) -> Note) -> String {
         write(&mut out, format_args!("<path class=\"{class}\" marker-end=\"url(#head)\" d=\"{path}\"/>\n"));
     }
     for (((id, step), note), cell) in graph.iter().zip(&notes).zip(&cells) {
-        let is_target = if definition.target == Some(id) { " target" } else { "" };
+        let is_target = if definition.image.target == Some(id) { " target" } else { "" };
         let (x, y) = (grid.left(cell.column), grid.top(cell.row));
         write_box(&mut out, step, note, is_target, x, y);
     }
@@ -112,14 +112,14 @@ fn nodes(definition: &Definition) -> Vec<Node> {
 
 fn heading(definition: &Definition) -> String {
     // A joint graph of several platforms wants the targets of the others too.
-    let mut platforms = vec![definition.platform.to_string()];
-    for id in &definition.also {
+    let mut platforms = vec![definition.image.platform.to_string()];
+    for id in &definition.image.also {
         let other = definition.graph.step(*id).platform.to_string();
         if !platforms.contains(&other) {
             platforms.push(other);
         }
     }
-    format!("stage {} for {}", shorten(&visible(&definition.stage), 60), visible(&platforms.join(", ")))
+    format!("stage {} for {}", shorten(&visible(&definition.image.stage), 60), visible(&platforms.join(", ")))
 }
 
 /// Title, counts and what the lines mean.

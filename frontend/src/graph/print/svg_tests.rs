@@ -6,7 +6,7 @@ use std::time::Duration;
 use oci::{Digest, ImageConfig, Platform};
 
 use super::*;
-use crate::graph::{ImageOp, Label, MkdirOp, StepGraph};
+use crate::graph::{ImageDefinition, ImageOp, Label, MkdirOp, StepGraph};
 
 fn platform() -> Platform {
     Platform {
@@ -43,9 +43,8 @@ fn definition(steps: &[(&str, &str, Option<u32>, &[u32])]) -> Definition {
             },
         });
     }
-    Definition {
+    let image = ImageDefinition {
         target: graph.iter().last().map(|(id, _)| id),
-        graph,
         also: Vec::new(),
         config: ImageConfig::default(),
         history: Vec::new(),
@@ -53,7 +52,8 @@ fn definition(steps: &[(&str, &str, Option<u32>, &[u32])]) -> Definition {
         source_date_epoch: None,
         stage: "final".to_owned(),
         skipped: Vec::new(),
-    }
+    };
+    Definition { graph, image }
 }
 
 const TWO_STAGES: &[(&str, &str, Option<u32>, &[u32])] = &[
@@ -161,7 +161,7 @@ fn instructions_inject_nothing() {
     let evil = "RUN echo '</text></title><script>alert(1)</script>' \" & &lt; ]]> \u{1b}[31m\u{0}\u{202e}\u{ffff} --";
     let stage = "a\"><script>";
     let mut definition = definition(&[(stage, evil, None, &[]), (stage, evil, Some(0), &[0])]);
-    definition.stage = "</title><script>".to_owned();
+    definition.image.stage = "</title><script>".to_owned();
     let reason = || Note { mark: Mark::Miss, reason: Some(evil.to_owned()), duration: None };
     let svg = svg(&definition, |_| reason());
     let (elements, text) = read(&svg);

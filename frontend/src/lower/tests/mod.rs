@@ -103,7 +103,7 @@ fn refused(text: &str, fragment: &str) {
 
 /// Returns the history texts.
 fn history(definition: &Definition) -> Vec<String> {
-    definition.history.iter().filter_map(|entry| entry.history.created_by.clone()).collect()
+    definition.image.history.iter().filter_map(|entry| entry.history.created_by.clone()).collect()
 }
 
 /// Returns each step as one line.
@@ -155,7 +155,7 @@ fn the_demo_is_a_chain_of_steps() {
             "6 copy /app on 4 from 5",
         ]
     );
-    assert_eq!(definition.target, Some(StepId(6)));
+    assert_eq!(definition.image.target, Some(StepId(6)));
     assert_eq!(
         history(&definition),
         [
@@ -168,7 +168,7 @@ fn the_demo_is_a_chain_of_steps() {
             "CMD [\"flask\" \"run\"]",
         ]
     );
-    let config = &definition.config.config;
+    let config = &definition.image.config.config;
     assert_eq!(config.env, ["PATH=/bin", "A=base", "FLASK_APP=app.py"]);
     assert_eq!(config.working_dir, "/app");
     assert_eq!(config.cmd.as_deref().unwrap(), ["flask", "run"]);
@@ -194,7 +194,7 @@ fn env_and_arg_are_in_force_by_order_of_declaration() {
     assert_eq!(texts[0], "ARG G=global");
     assert!(texts.contains(&"ENV abc=bye def=hello".to_owned()), "{texts:?}");
     assert_eq!(
-        definition.config.config.env[0],
+        definition.image.config.config.env[0],
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     );
 }
@@ -213,10 +213,10 @@ fn predefined_arguments_are_usable_without_arg_only_where_they_should() {
 
 #[test]
 fn entrypoint_clears_an_inherited_cmd_only() {
-    assert_eq!(done("FROM a\nENTRYPOINT [\"x\"]\n").config.config.cmd, None);
-    assert!(done("FROM a\nCMD [\"y\"]\nENTRYPOINT [\"x\"]\n").config.config.cmd.is_some());
+    assert_eq!(done("FROM a\nENTRYPOINT [\"x\"]\n").image.config.config.cmd, None);
+    assert!(done("FROM a\nCMD [\"y\"]\nENTRYPOINT [\"x\"]\n").image.config.config.cmd.is_some());
     let definition = done("FROM a\nSHELL [\"bash\", \"-c\"]\nCMD x y\n");
-    assert_eq!(definition.config.config.cmd.unwrap(), ["bash", "-c", "x y"]);
+    assert_eq!(definition.image.config.config.cmd.unwrap(), ["bash", "-c", "x y"]);
 }
 
 #[test]
@@ -229,9 +229,9 @@ fn all_mistakes_are_found_in_one_run() {
 fn empty_bases_make_no_step() {
     let empty = base(|config| config.rootfs.diff_ids.clear());
     let (definition, _) = answered("FROM a\nLABEL x=1\n", &options(), &empty).unwrap();
-    assert_eq!((definition.target, definition.graph.len()), (None, 0));
+    assert_eq!((definition.image.target, definition.graph.len()), (None, 0));
     let definition = done("FROM scratch\nWORKDIR /\n");
-    assert_eq!((definition.target, history(&definition)), (None, vec!["WORKDIR /".to_owned()]));
+    assert_eq!((definition.image.target, history(&definition)), (None, vec!["WORKDIR /".to_owned()]));
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn a_hundred_thousand_instructions_take_linear_time() {
     needs.into_keys().for_each(|need| answer(&mut known, need, &base(|_| {})));
     let start = std::time::Instant::now();
     let Ok(Lowered::Done { definition, .. }) = lower(&file, &options(), &known) else { panic!("done") };
-    assert_eq!(definition.history.len(), 100_000);
+    assert_eq!(definition.image.history.len(), 100_000);
     assert!(start.elapsed().as_secs() < 120, "{:?}", start.elapsed());
 }
 

@@ -18,11 +18,11 @@ fn only_needed_stages_are_lowered_and_the_others_listed() {
             "4 copy /y on 1 from 3",
         ]
     );
-    assert_eq!(definition.skipped, ["3"]);
+    assert_eq!(definition.image.skipped, ["3"]);
     assert_eq!(history(&definition), ["RUN /bin/sh -c 1 # buildkit", "COPY /x /y # buildkit"]);
     options.all_stages = true;
     let (definition, _) = answered(text, &options, &base(|_| {})).unwrap();
-    assert_eq!((definition.target, definition.also), (Some(StepId(4)), vec![StepId(6)]));
+    assert_eq!((definition.image.target, definition.image.also), (Some(StepId(4)), vec![StepId(6)]));
 }
 
 #[test]
@@ -33,9 +33,9 @@ fn triggers_of_base_images_and_stages_fire_and_go() {
     let text = "FROM scratch AS helper\nFROM b\nONBUILD RUN later\n";
     let (definition, _) = answered(text, &options(), &image).unwrap();
     assert!(steps(&definition).iter().any(|step| step.contains("copy /y")), "{:?}", steps(&definition));
-    assert_eq!(definition.config.config.on_build.as_deref().unwrap(), ["RUN later"]);
+    assert_eq!(definition.image.config.config.on_build.as_deref().unwrap(), ["RUN later"]);
     let definition = done("FROM a AS base\nONBUILD RUN $x\nONBUILD ENV B=1\nFROM base\nRUN after\n");
-    assert_eq!(definition.config.config.on_build, None);
+    assert_eq!(definition.image.config.config.on_build, None);
     assert_eq!(history(&definition)[0], "RUN /bin/sh -c $x # buildkit");
     assert_eq!(definition.graph.step(StepId(1)).label.text, "ONBUILD RUN $x");
 }

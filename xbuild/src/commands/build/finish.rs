@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use exporter::{Addition, Assembly, Layer as ImageLayer};
-use frontend::graph::{Joint, JointImage, StepId};
+use frontend::graph::{ImageDefinition, Joint, StepId};
 use oci::media_type::Types;
 use oci::{Platform, document};
 use solver::Solved;
@@ -94,7 +94,7 @@ pub fn check_annotations(annotations: &[Annotation], joint: &Joint) -> Result<()
 async fn part(
     session: &Session,
     worker: &Arc<BuildWorker>,
-    image: &JointImage,
+    image: &ImageDefinition,
     solved: &Solved<Snapshot>,
 ) -> Result<Part, Failure> {
     let failed = |error: StepError| Failure::from(&error);
@@ -117,7 +117,7 @@ fn needs_all_blobs(session: &Session) -> bool {
     session.options.pushed().is_empty() || session.options.load || !session.options.outputs.is_empty()
 }
 
-fn target_stack(image: &JointImage, solved: &Solved<Snapshot>) -> Stack {
+fn target_stack(image: &ImageDefinition, solved: &Solved<Snapshot>) -> Stack {
     let snapshot = image.target.and_then(|target| solved.outcomes[&target].snapshot.clone());
     match snapshot {
         Some(Snapshot::Layers(stack)) => stack,
@@ -127,7 +127,7 @@ fn target_stack(image: &JointImage, solved: &Solved<Snapshot>) -> Stack {
 
 fn assemble(
     session: &Session,
-    image: &JointImage,
+    image: &ImageDefinition,
     platform: &Platform,
     solved: &Solved<Snapshot>,
     blobs: &[Blob],
@@ -222,8 +222,9 @@ fn describe(session: &Session, made: &Made) -> Result<(), Failure> {
 
 /// The keys are BuildKit's; `xbuild.platforms`, which has those of each image of an index, is ours.
 fn metadata(session: &Session, made: &Made) -> Result<String, Failure> {
-    let names: Vec<_> =
-        session.options.tags.iter().map(|name| name.clone().with_default_tag().to_string()).collect();
+    let tags = session.options.tags.iter().map(|name| name.clone().with_default_tag().to_string());
+    // What was pushed by digest goes by its repository, as with BuildKit.
+    let names: Vec<_> = tags.chain(session.options.by_digest.iter().map(ToString::to_string)).collect();
     let mut value = match session.options.form {
         Form::Image => of_image(&made.root)?,
         Form::Index => {

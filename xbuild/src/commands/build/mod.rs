@@ -267,8 +267,8 @@ impl Session {
         }
         // What one platform skips, another may need.
         let Some((first, others)) = definitions.split_first() else { return };
-        let mut skipped = first.skipped.clone();
-        skipped.retain(|stage| others.iter().all(|other| other.skipped.contains(stage)));
+        let mut skipped = first.image.skipped.clone();
+        skipped.retain(|stage| others.iter().all(|other| other.image.skipped.contains(stage)));
         if !skipped.is_empty() {
             self.progress.note(format!("stages the target does not need: {}", skipped.join(", ")));
         }

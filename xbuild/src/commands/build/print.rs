@@ -29,7 +29,8 @@ impl Lookup for PlanLookup<'_> {
 impl PlanLookup<'_> {
     /// Returns hit or miss of every step that is needed, misses explained.
     pub fn plan(&self, definition: &Definition) -> Plan {
-        let targets: Vec<StepId> = definition.target.iter().chain(&definition.also).copied().collect();
+        let targets: Vec<StepId> =
+            definition.image.target.iter().chain(&definition.image.also).copied().collect();
         let mut plan = solver::plan(&definition.graph, &targets, self);
         solver::explain(&mut plan, &definition.graph, &targets, self.records);
         plan
