@@ -119,15 +119,17 @@ pub(super) fn transfer(
             out.write_all(bytes).map_err(&full)
         });
     }
+    // Both before either begins: what is found damaged may be gone in the next moment.
+    let (checked, mut copied) = (open()?, open()?);
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let verifier = scope.spawn(|| {
             let stopped = || Failure::new(Class::Internal, &["the copy ended"]);
-            verified_copy(source, digest, extent.size, open()?, |_| {
+            verified_copy(source, digest, extent.size, checked, |_| {
                 if over.load(Ordering::Relaxed) { Err(stopped()) } else { Ok(()) }
             })
         });
-        let copied = io::copy(&mut open()?, out);
+        let copied = io::copy(&mut copied, out);
         over.store(copied.is_err(), Ordering::Relaxed);
         let verified = verifier.join().expect("verifying does not panic");
         copied.map_err(full)?;

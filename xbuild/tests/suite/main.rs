@@ -7,6 +7,7 @@ mod config;
 mod copy;
 mod copy_failures;
 mod copy_mirrored;
+mod damage;
 mod demo;
 mod dockerfiles;
 mod emulation;
