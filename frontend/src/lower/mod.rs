@@ -3,6 +3,11 @@
 //! [`lower`] is a pure function. What it must know of the world it returns as needs; the caller finds them
 //! out, all at once, and calls again until the answer is done. Semantics are those of BuildKit's frontend
 //! (dockerfile2llb); where BuildKit is silently wrong, this is an error or a warning.
+//!
+//! In reading order: what is asked for and known (`options`, `known`); the file before its stages (`check`, `arguments`,
+//! `lint`, `epoch`); which stages, on what (`plan`, `base`, `sources`); what is known while a stage is walked (`state`,
+//! `variables`, `words`); its instructions (`command`, `dispatch`, `metadata` with `ports` and `signal`, `copy` with
+//! `remote`, `run` with `mounts` and `entitlements`); the end (`finish`, `text`).
 
 mod arguments;
 mod base;

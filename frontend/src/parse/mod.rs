@@ -1,8 +1,9 @@
 //! The parser: bytes of a Dockerfile to a [`File`].
 //!
 //! It never stops at a mistake and never panics, costs time linear in the text, and expands no variable.
-//! Logical lines come from [`crate::lines`], syntax from `node`, meaning from `typed`, of the larger instructions from
-//! modules that bear their names.
+//! Logical lines come from [`crate::lines`]. In reading order: syntax (`node`, `words`, `json`), what instructions have in
+//! common (`context`, `flags`, `values`, `inline`), and the meaning of each (`typed`; the larger ones `copy`, `run` with
+//! `mount`, `healthcheck`).
 
 mod context;
 mod copy;

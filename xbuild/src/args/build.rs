@@ -23,7 +23,7 @@ pub struct BuildArgs {
     /// Value of an ARG; without `=VALUE` it is taken from the environment
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub build_arg: Vec<String>,
-    /// A further context: a directory, a git repository or URL, docker-image://NAME or oci-layout://DIR
+    /// A further context: a directory, a git repository or URL, or an image by its place, such as docker-image://NAME
     #[arg(long, value_name = "NAME=SOURCE")]
     pub build_context: Vec<String>,
     /// Platforms to build for, such as linux/amd64,linux/arm64 (repeatable); several make an index
