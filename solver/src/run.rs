@@ -204,6 +204,17 @@ impl<W: Worker> Run<W> {
         restored.ok_or(Stop::Gone(id))
     }
 
+    /// Does `work`, which may be dropped at any time, unless something else stops first.
+    pub(crate) async fn unless_cancelled<T>(
+        &self,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Stop<W::Error>> {
+        tokio::select! {
+            done = work => Ok(done),
+            () = self.cancel.cancelled() => Err(Stop::Cancelled),
+        }
+    }
+
     /// Tells of a failure and returns it. What fails after a stop was asked for was stopped by that.
     pub(crate) fn failed(&self, id: StepId, error: W::Error, begun: Instant) -> Stop<W::Error> {
         if self.cancel.is_cancelled() {

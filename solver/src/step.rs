@@ -40,10 +40,7 @@ async fn resolve<W: Worker>(run: &Arc<Run<W>>, id: StepId) -> Result<Rest<W::Err
     }
     let begun = Instant::now();
     let context = run.context(id);
-    let guard = tokio::select! {
-        guard = run.worker.lock_step(run.topology.definition(id), &context) => guard,
-        () = run.cancel.cancelled() => return Err(Stop::Cancelled),
-    };
+    let guard = run.unless_cancelled(run.worker.lock_step(run.topology.definition(id), &context)).await?;
     let guard = guard.map_err(|error| run.failed(id, error, begun))?;
     if let Some(record) = look_up(run, id, stand.key) {
         return Ok(hit(run, id, stand, record, Some(guard)));
@@ -52,8 +49,9 @@ async fn resolve<W: Worker>(run: &Arc<Run<W>>, id: StepId) -> Result<Rest<W::Err
     let selected = if inputs.is_empty() {
         None
     } else {
-        let digest = run.worker.content_digest(run.graph.step(id), parent.as_ref(), &inputs).await;
-        digest.map_err(|error| run.failed(id, error, begun))?
+        // It may have to wait for what an input is made of.
+        let digest = run.worker.content_digest(run.graph.step(id), parent.as_ref(), &inputs);
+        run.unless_cancelled(digest).await?.map_err(|error| run.failed(id, error, begun))?
     };
     let selection = stand
         .below
@@ -62,10 +60,7 @@ async fn resolve<W: Worker>(run: &Arc<Run<W>>, id: StepId) -> Result<Rest<W::Err
     if let Some(record) = look_up(run, id, selection) {
         return Ok(hit(run, id, stand, record, Some(guard)));
     }
-    let permit = tokio::select! {
-        permit = run.jobs.acquire() => permit.expect("the semaphore is never closed"),
-        () = run.cancel.cancelled() => return Err(Stop::Cancelled),
-    };
+    let permit = run.unless_cancelled(run.jobs.acquire()).await?.expect("the semaphore is never closed");
     if run.cancel.is_cancelled() {
         return Err(Stop::Cancelled);
     }

@@ -45,7 +45,8 @@ pub trait Worker: Send + Sync + 'static {
     ) -> impl Future<Output = Option<Self::Snapshot>> + Send;
 
     /// Returns a digest of everything that the step reads from its inputs, `None` if that cannot be told or
-    /// is no cheaper than running the step. What is left out of it must not influence the result.
+    /// is no cheaper than running the step. What is left out of it must not influence the result. The future is
+    /// dropped when the solve is stopped.
     fn content_digest(
         &self,
         step: &Step,
@@ -54,7 +55,7 @@ pub trait Worker: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<ContentHash>, Self::Error>> + Send;
 
     /// Takes the lock of a step among all builds that share the store. Where another build has it, it calls
-    /// [`StepContext::waiting`] and waits.
+    /// [`StepContext::waiting`] and waits. The future is dropped when the solve is stopped.
     fn lock_step(
         &self,
         lock: CacheKey,

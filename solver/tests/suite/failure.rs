@@ -77,6 +77,21 @@ async fn an_interruption_stops_everything_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_failure_does_not_wait_for_what_another_step_reads() {
+    let scene = Scene::new();
+    scene.program("copy", Program { selects_for_ever: true, ..Program::default() });
+    scene.program("b", failing("no"));
+    let mut graph = chain("base", &["a"]);
+    let stage = graph.last();
+    let copied = graph.run("copy", None, &[stage]);
+    let failed = graph.run("b", Some(stage), &[]);
+    graph.run("join", Some(failed), &[copied]);
+    let error = tokio::time::timeout(Duration::from_secs(60), scene.try_solve(&graph)).await;
+    let error = error.expect("the failure waits").unwrap_err();
+    assert_eq!(error.to_string(), "no");
+}
+
+#[tokio::test]
 async fn a_source_that_cannot_be_had_is_the_error() {
     let scene = Scene::new();
     scene.program("base", failing("no such image"));

@@ -29,6 +29,8 @@ pub struct Program {
     pub fails: Option<String>,
     /// Runs until it is told to stop.
     pub hangs: bool,
+    /// What it reads of its inputs is never known.
+    pub selects_for_ever: bool,
     /// All steps with this barrier have to run at once.
     pub meets: Option<Arc<Barrier>>,
     /// The layer is not packed before this is notified.
@@ -120,7 +122,10 @@ impl Worker for Fake {
         _parent: Option<&Snapshot>,
         _inputs: &[Snapshot],
     ) -> Result<Option<ContentHash>, Broken> {
-        let selects = self.program(&step.label.text).selects;
+        let Program { selects, selects_for_ever, .. } = self.program(&step.label.text);
+        if selects_for_ever {
+            std::future::pending::<()>().await;
+        }
         Ok(selects.map(|text| ContentHash(blake3::hash(text.as_bytes()).into())))
     }
 

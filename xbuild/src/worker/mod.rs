@@ -115,8 +115,8 @@ impl Worker for BuildWorker {
                 let (selection, kind) = (Arc::clone(&local.selection), SourceKind::Context);
                 Ok(Snapshot::Local(Arc::new(LocalFiles { selection, root, kind })))
             }
-            Op::Git(git) => fetched(self.fetcher.commit(git), context).await,
-            Op::Http(http) => fetched(self.fetcher.file(http), context).await,
+            Op::Git(git) => unless_stopped(context, self.fetcher.commit(git)).await.map(of_files),
+            Op::Http(http) => unless_stopped(context, self.fetcher.file(http)).await.map(of_files),
             Op::Run(_) | Op::Copy(_) | Op::Mkdir(_) => unreachable!("the solver executes layer steps"),
         }
     }
@@ -173,8 +173,10 @@ impl Worker for BuildWorker {
                 let ran = run::run(self, op, step, &parent, inputs, context).await?;
                 self.layer_of_run(step, ran).await?
             }
-            Op::Copy(op) => copy::copy(self, op, step, &parent, inputs, context).await?,
-            Op::Mkdir(op) => copy::mkdir(self, op, step, &parent, context).await?,
+            Op::Copy(op) => {
+                unless_stopped(context, copy::copy(self, op, step, &parent, inputs, context)).await?
+            }
+            Op::Mkdir(op) => unless_stopped(context, copy::mkdir(self, op, step, &parent, context)).await?,
             Op::Image(_) | Op::Local(_) | Op::Git(_) | Op::Http(_) | Op::OciLayout(_) => {
                 unreachable!("the solver asks for sources")
             }
@@ -272,13 +274,17 @@ impl BuildWorker {
     }
 }
 
-/// Waits for files on their way, unless the build is stopped.
-async fn fetched(
-    files: impl Future<Output = Result<LocalFiles, StepError>>,
+fn of_files(files: LocalFiles) -> Snapshot {
+    Snapshot::Local(Arc::new(files))
+}
+
+/// Does `work`, which may be dropped at any time, unless the step is to stop first: a base may take long to arrive.
+async fn unless_stopped<T>(
     context: &StepContext,
-) -> Result<Snapshot, StepError> {
+    work: impl Future<Output = Result<T, StepError>>,
+) -> Result<T, StepError> {
     tokio::select! {
-        files = files => Ok(Snapshot::Local(Arc::new(files?))),
+        done = work => done,
         () = context.cancelled() => Err(StepError::Stopped),
     }
 }

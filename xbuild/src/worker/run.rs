@@ -57,7 +57,8 @@ pub async fn run(
     inputs: &[Snapshot],
     context: &StepContext,
 ) -> Result<Ran, StepError> {
-    let prepared = prepare(worker, run, step, parent, inputs, context).await?;
+    let preparing = prepare(worker, run, step, parent, inputs, context);
+    let prepared = super::unless_stopped(context, preparing).await?;
     let (stdout, stderr) = (pipe()?, pipe()?);
     let stdio = Stdio { stdin: None, stdout: stdout.1, stderr: stderr.1 };
     let step = worker.spawner.run(&prepared.spec, stdio)?;

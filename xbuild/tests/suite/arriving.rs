@@ -166,14 +166,21 @@ fn a_build_is_interrupted_while_its_base_arrives() {
 #[test]
 fn a_step_that_fails_does_not_wait_for_the_base_of_another() {
     let Some(registry) = Registry::start() else { return };
-    let base = base(&registry);
     let scratch = Scratch::new().with_busybox();
+    let context = scratch.context("large", &[("Dockerfile", "FROM busybox\nCOPY large /\n")]);
+    // Nothing that could be compressed.
+    let noise = std::iter::successors(Some(1_u32), |last| Some(last.wrapping_mul(1_664_525).wrapping_add(1)));
+    let noise: Vec<u8> = noise.take(2 * LARGE).map(|word| word.to_be_bytes()[0]).collect();
+    std::fs::write(context.join("large"), noise).unwrap();
+    let other = Scratch::new().with_busybox();
+    other.digest(&context, &["-t", &format!("{}/team/large:1", registry.host), "--push"]);
     let stuck = Stuck::before(&registry);
     let reached = Arc::clone(&stuck.reached);
-    let signal = Server::start(move |_| Reply::new(if reached.load(Ordering::SeqCst) { 200 } else { 404 }, ""));
+    let signal =
+        Server::start(move |_| Reply::new(if reached.load(Ordering::SeqCst) { 200 } else { 404 }, ""));
     let dockerfile = format!(
-        "FROM {}/{base} AS slow\nRUN true\nFROM busybox\n\
-         RUN until wget -q -O /dev/null http://{}/; do sleep 0.05; done; exit 3\nCOPY --from=slow /all /\n",
+        "FROM {}/team/large:1 AS slow\nRUN true\nFROM busybox\n\
+         RUN for n in $(seq 600); do wget -q -O /dev/null http://{}/ && exit 3; sleep 0.1; done\nCOPY --from=slow /large /\n",
         stuck.server.host, signal.host
     );
     let context = scratch.context("c", &[("Dockerfile", &dockerfile)]);
