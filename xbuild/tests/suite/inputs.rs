@@ -1,5 +1,7 @@
 //! Bad input: one clear line, the right exit code, nothing half-written.
 
+use std::path::{Path, PathBuf};
+
 use crate::harness::{Scratch, free_port};
 
 #[test]
@@ -8,6 +10,48 @@ fn a_missing_dockerfile_is_named() {
     let context = scratch.context("c", &[("x", "")]);
     scratch.build(&context, &[]).fails(3, &["Dockerfile"]);
     scratch.build(&context, &["-f", "nowhere/Dockerfile.dev"]).fails(3, &["nowhere/Dockerfile.dev"]);
+}
+
+#[test]
+fn ctx_05_a_dockerfile_that_leads_out_of_the_context_is_refused_unread() {
+    let scratch = Scratch::new();
+    let context =
+        scratch.context("c", &[("sub/real", "FROM scratch\nLABLE inside=1\n"), ("plain", "FROM x\n")]);
+    let canary = scratch.context("elsewhere", &[("canary", "canary-1\ncanary-2\n")]).join("canary");
+    let link = |target: &Path, name: &str| {
+        let path = context.join(name);
+        let _ = std::fs::remove_file(&path);
+        std::os::unix::fs::symlink(target, path).unwrap();
+    };
+    let refused = |arguments: &[&str]| {
+        let run = scratch.build(&context, arguments).fails(6, &["leads out of the context", "with -f"]);
+        assert!(!run.stderr.contains("canary-"), "{}", run.stderr);
+    };
+    let out = Path::new("../elsewhere/canary");
+    for (direct, below) in [(out, Path::new("../../elsewhere/canary")), (&canary, &canary)] {
+        link(direct, "Dockerfile");
+        refused(&[]);
+        refused(&["--check"]);
+        link(below, "sub/linked");
+        refused(&["-f", context.join("sub/linked").to_str().unwrap()]);
+        refused(&["-f", "sub/linked"]);
+    }
+    link(Path::new("linked"), "sub/chained");
+    refused(&["-f", "sub/chained"]);
+    // What stays inside is read, and so is what is named itself.
+    let read = |arguments: &[&str]| drop(scratch.build(&context, arguments).fails(3, &["LABLE"]));
+    for target in [Path::new("sub/real"), &context.join("sub/real")] {
+        link(target, "Dockerfile");
+        read(&[]);
+        read(&["-f", context.join("Dockerfile").to_str().unwrap()]);
+    }
+    link(Path::new("../sub/real"), "sub/up");
+    read(&["-f", "sub/up"]);
+    read(&["-f", context.join("sub/real").to_str().unwrap()]);
+    scratch.build(&context, &["-f", canary.to_str().unwrap()]).fails(3, &["canary-1"]);
+    let mut given = scratch.command(&["build", "-f", "/dev/stdin", context.to_str().unwrap()]);
+    given.stdin(std::fs::File::open(context.join("sub/real")).unwrap());
+    crate::harness::finish(&mut given).fails(3, &["LABLE"]);
 }
 
 #[test]
@@ -122,7 +166,7 @@ fn noise(size: usize) -> Vec<u8> {
 /// A small file system in a scratch directory, unmounted whatever happens.
 struct SmallStore {
     scratch: Scratch,
-    store: std::path::PathBuf,
+    store: PathBuf,
 }
 
 impl SmallStore {
