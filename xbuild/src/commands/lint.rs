@@ -66,7 +66,7 @@ pub fn run(options: &BuildOptions, root: &Path) -> Result<u8, Failure> {
     let path = path(options, &inputs, &source.name);
     let findings = findings(&file, &path, &checked);
     let print = match options.check.unwrap_or(LintFormat::Text) {
-        LintFormat::Text => text::print(&file, &path, &checked.warnings),
+        LintFormat::Text => text::print(&file, &path, &checked.warnings, checked.errors.len()),
         LintFormat::Json => json::print(&findings),
         LintFormat::Sarif => sarif::print(&findings),
         LintFormat::Github => github::print(&findings),

@@ -35,6 +35,8 @@ fn mistakes_fail_and_do_not_hide_warnings() {
     let scratch = Scratch::new();
     let context = scratch.context("c", &[("Dockerfile", "FROM scratch AS Bad\nMAINTAINER x\nBADCMD\n")]);
     let context = context.to_str().unwrap();
+    let run = scratch.xbuild(&["lint", context]).fails(3, &["unknown instruction: BADCMD"]);
+    assert!(run.stdout.ends_with("Dockerfile: 1 mistake, 2 findings of 2 rules\n"), "{}", run.stdout);
     let run = scratch.xbuild(&["lint", "--format=json", context]).fails(3, &["unknown instruction: BADCMD"]);
     assert_eq!(rules(&run.stdout), ["StageNameCasing", "MaintainerDeprecated"]);
     let run = scratch.xbuild(&["lint", "--format=github", context]);

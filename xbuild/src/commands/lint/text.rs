@@ -6,11 +6,11 @@ use std::io::IsTerminal as _;
 use frontend::render::{self, Style};
 use frontend::{Diagnostic, File};
 
-/// Renders warnings; mistakes are told of elsewhere.
-pub fn print(file: &File, name: &str, warnings: &[Diagnostic]) -> String {
+/// Renders warnings and counts them; mistakes, which are told of elsewhere, are counted with them.
+pub fn print(file: &File, name: &str, warnings: &[Diagnostic], mistakes: usize) -> String {
     let plain = crate::options::variable("NO_COLOR").is_some_and(|value| !value.is_empty());
     let style = if std::io::stdout().is_terminal() && !plain { Style::Colours } else { Style::Plain };
-    render(file, name, warnings, style)
+    render(file, name, warnings, style) + &count(name, warnings, mistakes)
 }
 
 fn render(file: &File, name: &str, warnings: &[Diagnostic], style: Style) -> String {
@@ -20,14 +20,25 @@ fn render(file: &File, name: &str, warnings: &[Diagnostic], style: Style) -> Str
         text += &render::snippet(file, name, &warning.clone().with_optional_help(help), style);
         text += "\n\n";
     }
-    let rules: BTreeSet<_> = warnings.iter().filter_map(|warning| warning.rule).collect();
-    text += &match (warnings.len(), rules.len()) {
-        (0, _) => format!("{name}: nothing found\n"),
-        (1, _) => format!("{name}: 1 finding\n"),
-        (count, 1) => format!("{name}: {count} findings of one rule\n"),
-        (count, rules) => format!("{name}: {count} findings of {rules} rules\n"),
-    };
     text
+}
+
+fn count(name: &str, warnings: &[Diagnostic], mistakes: usize) -> String {
+    let rules: BTreeSet<_> = warnings.iter().filter_map(|warning| warning.rule).collect();
+    let mistakes = match mistakes {
+        0 => None,
+        1 => Some("1 mistake".to_owned()),
+        count => Some(format!("{count} mistakes")),
+    };
+    let findings = match (warnings.len(), rules.len()) {
+        (0, _) => None,
+        (1, _) => Some("1 finding".to_owned()),
+        (count, 1) => Some(format!("{count} findings of one rule")),
+        (count, rules) => Some(format!("{count} findings of {rules} rules")),
+    };
+    let all: Vec<_> = mistakes.into_iter().chain(findings).collect();
+    let all = if all.is_empty() { "nothing found".to_owned() } else { all.join(", ") };
+    format!("{name}: {all}\n")
 }
 
 #[cfg(test)]
@@ -40,11 +51,23 @@ mod tests {
         let span = file.instructions[1].span;
         let warnings = [Diagnostic::warning("JSONArgsRecommended", span, "JSON arguments recommended")];
         let text = render(&file, "Dockerfile", &warnings, Style::Plain);
-        for part in
-            ["warning[JSONArgsRecommended]", "--> Dockerfile:2:1", "^^^^^", "help: write it as", "1 finding"]
-        {
+        for part in ["warning[JSONArgsRecommended]", "--> Dockerfile:2:1", "^^^^^", "help: write it as"] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
-        assert_eq!(render(&file, "Dockerfile", &[], Style::Plain), "Dockerfile: nothing found\n");
+    }
+
+    #[test]
+    fn everything_is_counted() {
+        let span = frontend::parse(b"FROM scratch\n").instructions[0].span;
+        let check = |rules: &[&'static str], mistakes: usize, expect: &str| {
+            let warnings: Vec<_> = rules.iter().map(|rule| Diagnostic::warning(rule, span, "m")).collect();
+            assert_eq!(count("D", &warnings, mistakes), format!("D: {expect}\n"));
+        };
+        check(&[], 0, "nothing found");
+        check(&["a"], 0, "1 finding");
+        check(&["a", "a"], 0, "2 findings of one rule");
+        check(&["a", "b", "b"], 0, "3 findings of 2 rules");
+        check(&[], 1, "1 mistake");
+        check(&["a"], 2, "2 mistakes, 1 finding");
     }
 }
