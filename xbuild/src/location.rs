@@ -8,8 +8,8 @@
 //! | `oci-archive:FILE[:TAG][@DIGEST]` | the same as a tar file |
 //! | `docker-archive:FILE[:NAME[:TAG]]` | what `docker save` writes |
 //!
-//! The spellings are those of BuildKit's contexts and of containers-transports(5), whose `oci:` is left out: an
-//! image may be called so.
+//! The spellings are those of BuildKit's contexts and of containers-transports(5), whose `oci:` and `dir:` are left out:
+//! an image may be called so, and a directory be meant. Both are told how to be written.
 
 use std::path::PathBuf;
 
@@ -52,6 +52,9 @@ const SCHEMES: &[(&str, Scheme)] = &[
     ("oci-archive:", Scheme::OciArchive),
     ("docker-archive:", Scheme::DockerArchive),
 ];
+
+/// Directories of containers-transports(5). `oci` and `dir` may be images, but nobody means these where a tag follows.
+const PATHS: &[&str] = &["oci:", "dir:"];
 
 /// Places of containers-transports(5) that need a daemon, or a library of the tool whose storage it is.
 const DAEMONS: &[&str] = &["docker-daemon:", "containers-storage:"];
@@ -127,21 +130,34 @@ fn named(text: &str) -> Result<Location, Failure> {
         let why = "images of a daemon or of another tool's storage are not read";
         return Err(unusable(why, "save it there, and name the file: docker-archive:FILE"));
     }
-    if text.parse::<Reference>().is_ok() {
-        return Ok(Location::Named(text.to_owned()));
+    let reference = text.parse::<Reference>();
+    if let Some(scheme) = PATHS.iter().find(|scheme| text.starts_with(**scheme)) {
+        // `oci:5000/app` is of a registry at that host.
+        return match &reference {
+            Ok(reference) if reference.registry.starts_with(scheme) => Ok(Location::Named(text.to_owned())),
+            Ok(reference) => Err(unusable(
+                "other tools mean a directory by it",
+                &format!("{}; the image of that name is {reference}", in_our_words(scheme, text)),
+            )),
+            Err(_) => Err(unusable("a directory is named by another word", &in_our_words(scheme, text))),
+        };
     }
-    let path = text.strip_prefix("oci:").or_else(|| text.strip_prefix("dir:"));
-    match path {
-        Some(path) if text.starts_with("oci:") => Err(unusable(
-            "a layout directory is named by another word",
-            &format!("write oci-layout://{path}"),
-        )),
-        Some(_) => Err(unusable("skopeo's dir: is not read", "copy it to oci: and name oci-layout://DIR")),
-        None if text.starts_with(['/', '.', '~']) => Err(unusable(
+    match reference {
+        Err(_) if text.starts_with(['/', '.', '~']) => Err(unusable(
             "a path alone is no image",
             &format!("write oci-layout://{text}, oci-archive:{text} or docker-archive:{text}"),
         )),
-        None => Ok(Location::Named(text.to_owned())),
+        Ok(_) | Err(_) => Ok(Location::Named(text.to_owned())),
+    }
+}
+
+/// What to write instead of a place of [`PATHS`].
+fn in_our_words(scheme: &str, text: &str) -> String {
+    match text.strip_prefix("oci:") {
+        Some(path) => format!("write oci-layout://{path}"),
+        None => format!(
+            "what skopeo keeps in {scheme} is not read: copy it to oci:DIR and write oci-layout://DIR"
+        ),
     }
 }
 
@@ -208,7 +224,8 @@ mod tests {
         check("oci-layout://d", layout("d", None));
         check("oci-layout:///abs/d:1", layout("/abs/d", Some("1")));
         check("oci-layout:d:1", layout("d", Some("1")));
-        check("oci:1", Some(Location::Named("oci:1".to_owned())));
+        check("oci:5000/app", Some(Location::Named("oci:5000/app".to_owned())));
+        check("oci", Some(Location::Named("oci".to_owned())));
         check("oci-layout:ws/job@2", layout("ws/job@2", None));
         check("oci-layout:ws/job@2:1", layout("ws/job@2", Some("1")));
         check("oci-layout://d:h:5000/app:1", layout("d", Some("h:5000/app:1")));
@@ -234,11 +251,11 @@ mod tests {
         check_hint("oci:out:1", "write oci-layout://out:1");
         check_hint("oci:/abs/out", "write oci-layout:///abs/out");
         check_hint("dir:/abs/out", "oci-layout://DIR");
+        check_hint("oci:foo", "write oci-layout://foo; the image of that name is docker.io/library/oci:foo");
+        check_hint("dir:foo", "the image of that name is docker.io/library/dir:foo");
         check_hint("/tmp/x.tar", "docker-archive:/tmp/x.tar");
         check_hint("./x", "oci-layout://./x");
         check_hint("docker-daemon:app:1", "docker-archive:FILE");
-        // Images may be called so.
-        check("dir:x", Some(Location::Named("dir:x".to_owned())));
         check("Not A Name", Some(Location::Named("Not A Name".to_owned())));
     }
 

@@ -81,7 +81,12 @@ fn an_archive_where_nobody_can_write_is_a_mistake_of_the_command_line() {
 #[test]
 fn an_image_of_another_tools_place_is_told_in_our_words() {
     let scratch = Scratch::new();
-    for (place, part) in [("oci:out:1", "oci-layout://out:1"), ("./x.tar", "docker-archive:./x.tar")] {
+    for (place, part) in [
+        ("oci:out:1", "oci-layout://out:1"),
+        ("oci:out", "oci-layout://out"),
+        ("dir:out", "oci-layout://DIR"),
+        ("./x.tar", "docker-archive:./x.tar"),
+    ] {
         scratch.xbuild(&["copy", place, "x"]).fails(2, &[part]);
         scratch.xbuild(&["copy", "x", place]).fails(2, &[part]);
     }
