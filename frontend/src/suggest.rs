@@ -28,20 +28,24 @@ pub fn did_you_mean(text: &str, options: &[&str]) -> String {
     nearest(text, options).map(|option| format!(" (did you mean {option}?)")).unwrap_or_default()
 }
 
-/// Levenshtein distance in characters.
+/// Edits between two texts in characters; two neighbours that changed places are one edit (optimal string alignment).
 fn distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (i, a) in left.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
+    let (left, right): (Vec<char>, Vec<char>) = (left.chars().collect(), right.chars().collect());
+    let mut before = vec![0; right.len() + 1];
+    let mut above: Vec<usize> = (0..=right.len()).collect();
+    for (i, a) in left.iter().enumerate() {
+        let mut row = vec![i + 1];
         for (j, b) in right.iter().enumerate() {
-            let substituted = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+            let substituted = above[j] + usize::from(a != b);
+            let mut least = substituted.min(above[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && *a == right[j - 1] && left[i - 1] == *b {
+                least = least.min(before[j - 1] + 1);
+            }
+            row.push(least);
         }
+        before = std::mem::replace(&mut above, row);
     }
-    row[right.len()]
+    above[right.len()]
 }
 
 #[cfg(test)]
@@ -53,5 +57,21 @@ mod tests {
         assert_eq!(nearest("COPPY", &["COPY", "CMD"]), Some("COPY"));
         assert_eq!(nearest("form", &["FROM", "RUN"]), Some("FROM"));
         assert_eq!(nearest("xyz", &["FROM", "RUN"]), None);
+        assert_eq!(nearest("puhs", &["pull", "push"]), Some("push"));
+        assert_eq!(nearest("", &["pull"]), None);
+    }
+
+    #[test]
+    fn edits_are_counted() {
+        for (left, right, expect) in [
+            ("", "", 0),
+            ("", "ab", 2),
+            ("abc", "abc", 0),
+            ("ab", "ba", 1),
+            ("abcd", "acbd", 1),
+            ("ca", "abc", 3),
+        ] {
+            assert_eq!((distance(left, right), distance(right, left)), (expect, expect), "{left} {right}");
+        }
     }
 }

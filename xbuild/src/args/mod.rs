@@ -8,9 +8,12 @@ mod login;
 mod registry;
 mod transfer;
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser, Subcommand};
+use frontend::suggest;
 
 pub use build::{BuildArgs, Print, Progress, PullWhen};
 pub use images::{HistoryArgs, ImagesArgs, InspectArgs, RmiArgs, RunArgs, SaveArgs, TagArgs};
@@ -84,29 +87,57 @@ pub enum Command {
 
 /// Parses the process's arguments. Exits with 2 on a usage error, as clap does.
 pub fn parse(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Cli {
-    Cli::parse_from(with_build(arguments.into_iter().collect()))
+    let arguments: Vec<_> = arguments.into_iter().collect();
+    if let Some(why) = misspelt(&arguments, |word| Path::new(word).exists()) {
+        Cli::command().error(ErrorKind::InvalidSubcommand, why).exit();
+    }
+    Cli::parse_from(with_build(arguments))
+}
+
+/// Returns the position of the first argument that is not about the store: a command, or the first of a build's.
+fn first(arguments: &[OsString]) -> usize {
+    let mut position = 1;
+    while let Some(argument) = arguments.get(position).map(|argument| argument.to_string_lossy()) {
+        match argument.as_ref() {
+            "--root" => position += 2,
+            other if other.starts_with("--root=") => position += 1,
+            _ => break,
+        }
+    }
+    position
+}
+
+fn is_command(word: &str) -> bool {
+    word == "help" || Cli::command().get_subcommands().any(|command| command.get_name() == word)
 }
 
 /// Puts the word `build` before the arguments of a build that left it out.
-fn with_build(mut arguments: Vec<std::ffi::OsString>) -> Vec<std::ffi::OsString> {
-    let cli = Cli::command();
-    let is_command =
-        |word: &str| word == "help" || cli.get_subcommands().any(|command| command.get_name() == word);
-    let mut position = 1;
-    while let Some(argument) = arguments.get(position).map(|argument| argument.to_string_lossy().into_owned())
-    {
-        match argument.as_str() {
-            "--root" => position += 2,
-            other if other.starts_with("--root=") => position += 1,
-            "-h" | "--help" | "-V" | "--version" => return arguments,
-            other if is_command(other) => return arguments,
-            _ => {
-                arguments.insert(position, "build".into());
-                return arguments;
-            }
-        }
+fn with_build(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let position = first(&arguments);
+    match arguments.get(position).map(|argument| argument.to_string_lossy()).as_deref() {
+        None | Some("-h" | "--help" | "-V" | "--version") => {}
+        Some(word) if is_command(word) => {}
+        Some(_) => arguments.insert(position, "build".into()),
     }
     arguments
+}
+
+/// Says of a word that is no command, is like one, and is nothing that could be built, what it may mean.
+fn misspelt(arguments: &[OsString], exists: impl Fn(&str) -> bool) -> Option<String> {
+    let word = arguments.get(first(arguments))?.to_str()?;
+    let is_word =
+        word.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'-') && !word.starts_with('-');
+    if !is_word || is_command(word) || exists(word) {
+        return None;
+    }
+    let cli = Cli::command();
+    let commands =
+        cli.get_subcommands().filter(|command| !command.is_hide_set()).map(clap::Command::get_name);
+    // Two edits make a short word another one; the first letter is hardly ever wrong.
+    let alike: Vec<_> =
+        commands.filter(|command| command.as_bytes()[0] == word.as_bytes()[0].to_ascii_lowercase()).collect();
+    let command = suggest::nearest(word, &alike)?;
+    Some(format!("no such command `{word}`, and no such directory — did you mean `{command}`?"))
 }
 
 #[cfg(test)]
@@ -129,6 +160,27 @@ mod tests {
         check("xbuild ./images", "xbuild build ./images");
         check("xbuild --version", "xbuild --version");
         check("xbuild", "xbuild");
+    }
+
+    #[test]
+    fn a_misspelt_command_is_no_context() {
+        let check = |line: &str, expect: Option<&str>| {
+            let arguments: Vec<OsString> = line.split(' ').map(Into::into).collect();
+            let told = misspelt(&arguments, |path| path == "puhs-dir");
+            assert_eq!(told.is_some(), expect.is_some(), "{line}: {told:?}");
+            let part = expect.map(|command| format!("did you mean `{command}`?")).unwrap_or_default();
+            assert!(told.unwrap_or_default().ends_with(&part), "{line}");
+        };
+        check("xbuild bulid a", Some("build"));
+        check("xbuild --root /s puhs x", Some("push"));
+        check("xbuild image", Some("images"));
+        check("xbuild Push", Some("push"));
+        check("xbuild puhs-dir", None);
+        for line in ["xbuild push x", "xbuild app", "xbuild ./bulid", "xbuild -t bulid", "xbuild .", "xbuild"]
+        {
+            check(line, None);
+        }
+        check("xbuild git@h:bulid", None);
     }
 
     #[test]
