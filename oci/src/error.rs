@@ -116,6 +116,12 @@ pub enum Error {
         /// Who we are.
         user: u32,
     },
+    /// Nothing can be written to the store.
+    #[error("the store {} is on a read-only file system — remount it, or name another store with --root", .path.display())]
+    ReadOnly {
+        /// Which store.
+        path: PathBuf,
+    },
     /// A newer xbuild made the store.
     #[error("store {} has format {found}, this xbuild knows up to {known} — update xbuild, or choose another store with --root", .path.display())]
     Version {

@@ -16,7 +16,7 @@ mod sources;
 mod whereabouts;
 mod worker;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use args::{Cli, Command};
@@ -79,7 +79,9 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Inspect(args) => done(commands::inspect::run(&args, root_directory(root)?)),
         Command::History(args) => done(commands::history::run(&args, root_directory(root)?)),
         Command::Tag(args) => done(commands::names::tag(&args, root_directory(root)?)),
-        Command::Rmi(args) => done(commands::names::remove(open(root)?.layout(), &args)),
+        Command::Rmi(args) => {
+            done(commands::names::remove(open_to_write(&root_directory(root)?)?.layout(), &args))
+        }
         Command::Pull(args) => done(commands::transfer::pull(&args, root_directory(root)?)),
         Command::Push(args) => done(commands::transfer::push(&args, root_directory(root)?)),
         Command::Copy(args) => done(commands::copy::run(&args, root_directory(root)?)),
@@ -106,6 +108,15 @@ fn done(result: Result<(), Failure>) -> Result<u8, Failure> {
 
 fn open(root: Option<PathBuf>) -> Result<Store, Failure> {
     let store = Store::open(&root_directory(root)?)?;
+    // What killed builds left is removed by whichever command comes next.
+    store.sweep()?;
+    Ok(store)
+}
+
+/// Opens the store for a command that writes to it.
+fn open_to_write(root: &Path) -> Result<Store, Failure> {
+    let store = Store::open(root)?;
+    store.check_writable()?;
     // What killed builds left is removed by whichever command comes next.
     store.sweep()?;
     Ok(store)

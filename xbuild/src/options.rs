@@ -185,6 +185,7 @@ fn build_arg(text: &str) -> Result<Option<(String, String)>, Failure> {
     match text.split_once('=') {
         Some(("", _)) => Err(usage(&format!("--build-arg {text}"), "the name is empty", "write NAME=VALUE")),
         Some((name, value)) => Ok(Some((name.to_owned(), value.to_owned()))),
+        None if text.is_empty() => Err(usage("--build-arg ''", "the name is empty", "write NAME=VALUE")),
         None => Ok(variable(text).map(|value| (text.to_owned(), value))),
     }
 }

@@ -1,9 +1,12 @@
-//! How much space there is, and what takes it.
+//! How much space there is, what takes it, and whether anything may be written.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use rustix::fs::Access;
+use rustix::io::Errno;
 
 use super::Store;
 use crate::error::{Error, Result};
@@ -71,6 +74,19 @@ impl fmt::Display for Kind {
 }
 
 impl Store {
+    /// Checks that the store's file system is not mounted read-only, where images can be looked at and no more.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`].
+    pub fn check_writable(&self) -> Result<()> {
+        // access(2): EROFS also for root, who may write everywhere else.
+        match rustix::fs::access(self.root(), Access::WRITE_OK) {
+            Err(Errno::ROFS) => Err(Error::ReadOnly { path: self.root().to_owned() }),
+            // Whatever else stands in the way is told of what is written.
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// Returns what is free.
     ///
     /// # Errors

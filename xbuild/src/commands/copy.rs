@@ -14,6 +14,7 @@ use crate::location::Location;
 /// Source failures of the one place, push, resource and usage failures of the other.
 pub fn run(args: &CopyArgs, root: PathBuf) -> Result<(), Failure> {
     let (source, target) = (Location::parse(&args.source)?, Location::parse(&args.target)?);
+    super::writable::target(&target)?;
     let platforms = Platforms::parse(args.platform.as_deref(), Platforms::All)?;
     let places = places(root, &args.registry, [&source, &target])?;
     let copying = async {

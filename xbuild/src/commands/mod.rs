@@ -16,6 +16,7 @@ pub mod run;
 pub mod save;
 pub mod send;
 pub mod transfer;
+pub mod writable;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -51,7 +52,6 @@ pub fn print(text: &str) -> Result<(), Failure> {
 pub fn tell(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
-
 
 /// Returns what opens the images of a command; the command line's user is for the registries of `locations`.
 ///

@@ -20,7 +20,7 @@ pub fn tag(args: &TagArgs, root: PathBuf) -> Result<(), Failure> {
     let name = super::reference(&args.name)?;
     match Location::parse(&args.image)? {
         Location::Named(image) => {
-            let store = crate::open(Some(root))?;
+            let store = crate::open_to_write(&root)?;
             Ok(store.layout().tag(&name, &image::find(store.layout(), &image)?)?)
         }
         location => {

@@ -11,8 +11,8 @@ use executor::sandbox::{
     EtcFiles, ExitStatus, Limits, Overlay, Privileges, Security, Spawner, Stdio, StepNetwork, StepSpec, User,
     Writes,
 };
+use oci::Platform;
 use oci::config::RuntimeConfig;
-use oci::{Platform, Store};
 
 use crate::args::RunArgs;
 use crate::bases::{Bases, Pull};
@@ -21,10 +21,10 @@ use crate::image::{self, StoredImage};
 use crate::images::{self, Places};
 use crate::location::Location;
 use crate::options::{self, RegistryOptions, usage, variable};
+use crate::registries::Registries;
 use crate::worker::build::Build;
 use crate::worker::error::StepError;
 use crate::worker::layer::{Layers, Stack};
-use crate::registries::Registries;
 
 /// How long the process may take to end after a signal.
 const GRACE: Duration = Duration::from_secs(10);
@@ -54,8 +54,7 @@ pub fn run(args: &RunArgs, root: &Path) -> Result<u8, Failure> {
         }
     };
     let spawner = crate::spawner()?;
-    let store = Arc::new(Store::open(root)?);
-    store.sweep()?;
+    let store = Arc::new(crate::open_to_write(root)?);
     let options = RegistryOptions::new(&args.registry)?.for_images(location.reference().as_ref())?;
     let registries = Arc::new(Registries::new(options, |note| super::tell(&note)));
     let bases = Bases::new(Arc::clone(&store), Arc::clone(&registries), Pull::Missing);

@@ -41,6 +41,7 @@ pub fn run(args: &SaveArgs, root: &Path) -> Result<(), Failure> {
         let why = "an image that is there cannot be annotated without becoming another";
         return Err(usage(&format!("annotation {}", annotation.key), why, "annotate it when it is built"));
     }
+    super::writable::output_of("-o", &output)?;
     let location = Location::parse(&args.image)?;
     let (dest, version) = (output.dest.clone(), Version::default());
     let target = match output.kind {
@@ -94,7 +95,7 @@ fn tree(args: &SaveArgs, root: &Path, location: &Location, output: &Output) -> R
     };
     // Mounting the image's tree must not be seen by the host, so the namespace is left before threads start.
     let _spawner = crate::spawner()?;
-    let store = Arc::new(crate::open(Some(root.to_owned()))?);
+    let store = Arc::new(crate::open_to_write(root)?);
     let options = RegistryOptions::new(&args.registry)?.for_images(location.reference().as_ref())?;
     let registries = Arc::new(Registries::new(options, |note| super::tell(&note)));
     let bases = Bases::new(Arc::clone(&store), Arc::clone(&registries), Pull::Missing);

@@ -29,7 +29,7 @@ fn oci_class(error: &oci::Error) -> Class {
         oci::Error::BlobTooLarge { .. } => Class::Refused,
         oci::Error::UnknownName { .. } => Class::Source,
         oci::Error::NoLayout { .. } | oci::Error::NoStore { .. } => Class::Store,
-        oci::Error::Owner { .. } | oci::Error::Version { .. } => Class::Store,
+        oci::Error::Owner { .. } | oci::Error::Version { .. } | oci::Error::ReadOnly { .. } => Class::Store,
     }
 }
 

@@ -60,6 +60,7 @@ pub async fn into_store(
     names: &[Reference],
 ) -> Result<Written, Failure> {
     let store = places.store()?.clone();
+    store.check_writable()?;
     let lease = store.lease()?;
     pack::pack(places, source, store.layout()).await?;
     let contents = Contents::of(source).await?;

@@ -30,6 +30,7 @@ pub fn pair(flag: &str, text: &str) -> Result<(String, String), Failure> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         Some(_) => Err(usage(&format!("{flag} {text}"), "the name is empty", "write NAME=VALUE")),
+        None if text.is_empty() => Err(usage(&format!("{flag} ''"), "the name is empty", "write NAME=VALUE")),
         None => Ok((text.to_owned(), String::new())),
     }
 }

@@ -20,10 +20,10 @@ pub enum StepError {
         pids_limit: PidsLimit,
     },
     /// The sandbox could not be set up, or the command not be started.
-    #[error(transparent)]
+    #[error("{}", crate::failure::chain(&**.0))]
     Sandbox(Arc<SandboxError>),
     /// The store, a blob, or a document.
-    #[error(transparent)]
+    #[error("{}", crate::failure::chain(&**.0))]
     Oci(Arc<oci::Error>),
     /// A URL, a git repository or a fetched context.
     #[error(transparent)]
@@ -43,7 +43,7 @@ pub enum StepError {
         why: String,
     },
     /// A user or group.
-    #[error(transparent)]
+    #[error("{}", crate::failure::chain(&**.0))]
     Owner(Arc<executor::owner::OwnerError>),
     /// COPY, ADD or WORKDIR could not be planned.
     #[error("{}", crate::failure::chain(&**.0))]

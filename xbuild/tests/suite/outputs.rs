@@ -107,6 +107,78 @@ fn iidfile_metadata_and_quiet_agree_on_the_digest() {
 }
 
 #[test]
+fn places_that_cannot_be_written_are_told_before_the_first_step() {
+    let scratch = Scratch::new();
+    let context = scratch.context("c", &[("Dockerfile", "FROM scratch\nCOPY f /\n"), ("f", "x")]);
+    let path = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
+    for (arguments, part) in [
+        (["-o", ""], "there is no path"),
+        (["--iidfile", &path("no/id")], "--iidfile"),
+        (["--metadata-file", &path("no/m.json")], "--metadata-file"),
+        (["--iidfile", &path("c")], "it is a directory"),
+        (["-o", &path("c/f")], "it is no directory"),
+        (["-o", &format!("type=oci,dest={}", path("c"))], "it is a directory"),
+        (["-o", &format!("type=docker,dest={}", path("c/f/x.tar"))], "is no directory"),
+    ] {
+        let run = scratch.build(&context, &arguments).fails(2, &[part]);
+        assert!(!run.stderr.contains("COPY") && !scratch.store().exists(), "it was built: {}", run.stderr);
+    }
+    scratch.build(&context, &["-t", "app", "-o", &format!("type=oci,dest={}", path("new/dir/x.tar"))]).ok();
+    scratch
+        .xbuild(&["save", "app", "-o", &format!("type=oci,dest={}", path("c"))])
+        .fails(2, &["is a directory"]);
+    scratch
+        .xbuild(&["copy", "docker://127.0.0.1:1/x", &format!("oci-archive:{}", path("c"))])
+        .fails(2, &["it is a directory"]);
+}
+
+#[test]
+fn flags_without_a_name_are_refused() {
+    let scratch = Scratch::new();
+    let context = scratch.context("c", &[("Dockerfile", "FROM scratch\n")]);
+    for flag in ["--label", "--build-arg", "--annotation", "--secret"] {
+        for value in ["", "=x"] {
+            scratch.build(&context, &[flag, value]).fails(2, &[flag]);
+        }
+    }
+}
+
+#[test]
+fn a_read_only_store_is_told_at_once_and_still_looked_at() {
+    if !have(&["unshare", "mount"]) {
+        return;
+    }
+    let scratch = Scratch::new().with_busybox();
+    let context = scratch.context("c", &[("Dockerfile", "FROM busybox\nRUN echo x > /x\n")]);
+    scratch.build(&context, &["-t", "app"]).ok();
+    let store = scratch.store();
+    let run = |arguments: &[&str]| {
+        let script = "mount --bind \"$0\" \"$0\" && mount -o remount,ro,bind \"$0\" && exec \"$@\"";
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "--", "sh", "-c", script]).arg(&store).arg(env!("CARGO_BIN_EXE_xbuild"));
+        crate::harness::finish(command.arg("--root").arg(&store).args(arguments))
+    };
+    let tar = scratch.path().join("app.tar");
+    for arguments in [
+        &["build", context.to_str().unwrap()][..],
+        &["run", "app", "true"],
+        &["tag", "app", "b"],
+        &["rmi", "app"],
+        &["copy", "app", "b"],
+    ] {
+        run(arguments).fails(9, &["read-only file system", store.to_str().unwrap(), "--root"]);
+    }
+    for arguments in [
+        &["images"][..],
+        &["inspect", "app"],
+        &["history", "app"],
+        &["save", "app", "-o", tar.to_str().unwrap()],
+    ] {
+        run(arguments).ok();
+    }
+}
+
+#[test]
 fn images_inspect_history_tag_and_rmi_work_on_the_store() {
     let (scratch, context) = built();
     let digest = scratch.digest(&context, &["-t", "app:1"]);

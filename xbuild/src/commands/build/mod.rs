@@ -44,9 +44,11 @@ pub fn run(options: BuildOptions, root: &Path) -> Result<u8, Failure> {
     if options.check.is_some() {
         return super::lint::run(&options, root);
     }
+    if options.print.is_none() {
+        super::writable::of_build(&options)?;
+    }
     let spawner = crate::spawner()?;
-    let store = Arc::new(Store::open(root)?);
-    store.sweep()?;
+    let store = Arc::new(crate::open_to_write(root)?);
     let options = Arc::new(options);
     let build = Arc::new(Build::new(Arc::clone(&store)));
     let inputs = match Inputs::at_hand(&options) {
