@@ -171,29 +171,31 @@ fn parse(text: &str) -> Result<Reference, Reason> {
     if path.is_empty() {
         return Err(Reason::Empty);
     }
-    check_registry(registry)?;
+    check_registry(&registry)?;
     check_path(path)?;
     let official = registry == DOCKER_HUB && !path.contains('/');
     let repository = if official { format!("{OFFICIAL}{path}") } else { path.to_owned() };
     if repository.len() > NAME_LIMIT {
         return Err(Reason::TooLong);
     }
-    Ok(Reference { registry: registry.to_owned(), repository, tag, digest })
+    Ok(Reference { registry, repository, tag, digest })
 }
 
 /// The first component is a registry if it could not be a namespace of Docker Hub: it is `localhost`, has a dot
 /// or a port, or has an upper-case letter (distribution/reference `splitDockerDomain`).
-fn split_registry(text: &str) -> (&str, &str) {
-    match text.split_once('/') {
-        Some((DOCKER_HUB_LEGACY, path)) => (DOCKER_HUB, path),
-        Some((first, path))
-            if first == "localhost"
-                || first.contains(['.', ':'])
-                || first.bytes().any(|byte| byte.is_ascii_uppercase()) =>
-        {
-            (first, path)
-        }
-        _ => (DOCKER_HUB, text),
+///
+/// Hosts are the same in either case (RFC 9110 §4.2.3), so they are kept in lower case: credentials and settings are
+/// found by them. One that is a host only for its upper-case letters stays as it is.
+fn split_registry(text: &str) -> (String, &str) {
+    let hub = |path| (DOCKER_HUB.to_owned(), path);
+    let Some((first, path)) = text.split_once('/') else { return hub(text) };
+    let lower = first.to_ascii_lowercase();
+    match lower.as_str() {
+        DOCKER_HUB_LEGACY => hub(path),
+        "localhost" => (lower, path),
+        _ if first.contains(['.', ':']) => (lower, path),
+        _ if first != lower => (first.to_owned(), path),
+        _ => hub(text),
     }
 }
 
@@ -298,6 +300,10 @@ mod tests {
         }
         check("e/a--b__c.d", "docker.io/e/a--b__c.d", "e/a--b__c.d");
         check("docker.io/ghcr.io/a", "docker.io/ghcr.io/a", "docker.io/ghcr.io/a");
+        check("LocalHost/a", "localhost/a", "localhost/a");
+        check("Harbor.Example:5000/a:B", "harbor.example:5000/a:B", "harbor.example:5000/a:B");
+        check("Index.Docker.IO/alpine", "docker.io/library/alpine", "alpine");
+        check("MyHost/a", "MyHost/a", "MyHost/a");
     }
 
     #[test]

@@ -106,7 +106,7 @@ impl CredentialFile {
     pub fn find(&self, registry: &str, repository: &str, path: &Path) -> Result<Vec<Found>, Problem> {
         let mut found = Vec::new();
         let server = if is_docker_hub(registry) { DOCKER_HUB_KEY } else { registry };
-        let helper = self.cred_helpers.iter().find(|(key, _)| key_host(key) == canonical(registry));
+        let helper = self.cred_helpers.iter().find(|(key, _)| is_of(key, registry));
         if let Some((key, name)) = helper.filter(|(_, name)| !name.is_empty()) {
             let server = if is_docker_hub(key) { DOCKER_HUB_KEY } else { key };
             found.push(Found::Helper { name: checked(name)?, server: server.to_owned() });
@@ -137,10 +137,7 @@ impl CredentialFile {
             }
         }
         let exact = self.auths.get(registry);
-        exact.or_else(|| {
-            let wanted = canonical(registry);
-            self.auths.iter().find(|(key, _)| key_host(key) == wanted).map(|(_, auth)| auth)
-        })
+        exact.or_else(|| self.auths.iter().find(|(key, _)| is_of(key, registry)).map(|(_, auth)| auth))
     }
 }
 
@@ -200,9 +197,9 @@ fn canonical(host: &str) -> &str {
     }
 }
 
-/// Whether a key of a file is for the whole of `registry`.
+/// Whether a key of a file is for the whole of `registry`. Other tools write hosts as their users did.
 pub(super) fn is_of(key: &str, registry: &str) -> bool {
-    key_host(key) == canonical(registry)
+    key_host(key).eq_ignore_ascii_case(canonical(registry))
 }
 
 /// Returns the registry that a key of a file is for, as references name it.
@@ -258,6 +255,12 @@ mod tests {
         check(hub, "registry-1.docker.io", "library/x", &[login("u", "p")]);
         check(hub, "example.com", "x", &[]);
         check(r#"{"auths":{"docker.io":{"auth":"dTpw"}}}"#, "docker.io", "a/b", &[login("u", "p")]);
+        check(
+            r#"{"auths":{"Harbor.Example:5":{"auth":"dTpw"}}}"#,
+            "harbor.example:5",
+            "x",
+            &[login("u", "p")],
+        );
         check(r#"{"auths":{"https://h:5/v2/":{"auth":"dTpw=="}}}"#, "h:5", "x", &[login("u", "p")]);
         check(r#"{"auths":{"h":{"username":"a","password":"b:c"}}}"#, "h", "x", &[login("a", "b:c")]);
         let token = Found::Here(Credential::IdentityToken("t".into()));

@@ -1,5 +1,7 @@
 //! What becomes of the images of a build: names, pushes and files together, and one image or an index of several.
 
+use std::collections::BTreeSet;
+
 use oci::Platform;
 use oci::reference::Reference;
 
@@ -65,6 +67,9 @@ pub fn together(args: &BuildArgs, tags: Vec<Reference>) -> Result<Destinations, 
             }
         }
     }
+    // Who names an image twice is told of it once.
+    let mut seen = BTreeSet::new();
+    found.tags.retain(|tag| seen.insert(tag.clone().with_default_tag()));
     if found.push && found.tags.is_empty() {
         let flag = if args.push { "--push" } else { "-o push=true" };
         return Err(usage(flag, "there is no name to push to", "give one with -t"));

@@ -143,14 +143,15 @@ pub fn host(text: &str) -> Result<String, Wrong> {
     if let Some((bare, _)) = text.split_once('/') {
         return Err(wrong("a path follows the host", format!("write {bare}")));
     }
-    if NOT_THE_HUB.contains(&text) {
+    let lower = text.to_ascii_lowercase();
+    if NOT_THE_HUB.contains(&lower.as_str()) {
         return Err(wrong(format!("{text} is no registry"), "Docker Hub's name is docker.io"));
     }
-    if matches!(text, "docker.io" | "index.docker.io" | "registry-1.docker.io") {
+    if matches!(lower.as_str(), "docker.io" | "index.docker.io" | "registry-1.docker.io") {
         return Ok(DOCKER_HUB.to_owned());
     }
     match format!("{text}/x").parse::<Reference>() {
-        Ok(reference) if reference.registry == text => Ok(reference.registry),
+        Ok(reference) if reference.registry.eq_ignore_ascii_case(text) => Ok(reference.registry),
         Ok(_) => {
             let hint = suggest::did_you_mean(text, KNOWN);
             Err(wrong(
@@ -236,6 +237,8 @@ mod tests {
         check("[::1]:5000", Ok("[::1]:5000"));
         check("index.docker.io", Ok("docker.io"));
         check("registry-1.docker.io", Ok("docker.io"));
+        check("LOCALHOST:5603", Ok("localhost:5603"));
+        check("Docker.IO", Ok("docker.io"));
     }
 
     #[test]

@@ -96,6 +96,23 @@ fn a_login_is_checked_kept_used_and_forgotten() {
 }
 
 #[test]
+fn a_host_is_the_same_in_either_case() {
+    let Some(guarded) = Guarded::start() else { return };
+    let port = guarded.registry.host.rsplit(':').next().unwrap();
+    let (lower, upper) = (format!("localhost:{port}"), format!("LocalHost:{port}"));
+    let push = |host: &str| guarded.run(&["push", "app", &format!("{host}/team/app:1")], &[], "");
+    guarded.run(&["login", &upper, "-u", "ci", "--password-stdin"], &[], "s3cret\n").ok();
+    push(&lower).ok();
+    push(&upper).ok();
+    guarded.run(&["logout", &lower], &[], "").ok();
+    push(&upper).fails(8, &[&lower, "xbuild login"]);
+    // Other tools keep what their users wrote.
+    let auths = format!(r#"{{"auths":{{"{upper}":{{"auth":"{ENCODED}"}}}}}}"#);
+    std::fs::write(guarded.scratch.path().join(".docker/config.json"), auths).unwrap();
+    push(&lower).ok();
+}
+
+#[test]
 fn credentials_come_from_flags_variables_and_files() {
     let Some(guarded) = Guarded::start() else { return };
     let host = guarded.registry.host.as_str();
