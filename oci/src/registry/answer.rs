@@ -143,6 +143,13 @@ fn now() -> i64 {
     since.ok().and_then(|since| i64::try_from(since.as_secs()).ok()).unwrap_or(0)
 }
 
+/// hyper's words for answers that would be the same next time; its errors are behind those of others.
+const UNREADABLE: &[&str] =
+    &["message head is too large", "invalid HTTP ", "invalid content-length", "invalid transfer-encoding"];
+
+/// What such an answer is called.
+pub(super) const NO_HTTP: &str = "an answer that is no HTTP";
+
 /// Says what went wrong with a connection to `host`.
 pub(super) fn problem(error: &reqwest::Error, host: &str) -> Problem {
     let host = host.to_owned();
@@ -164,13 +171,17 @@ pub(super) fn problem(error: &reqwest::Error, host: &str) -> Problem {
     if let Some(detail) = rejected_certificate(error) {
         return Problem::Tls { host, detail };
     }
+    let cause = root_cause(error);
+    if UNREADABLE.iter().any(|words| cause.contains(words)) {
+        return Problem::Malformed { host, what: NO_HTTP.to_owned(), detail: cause };
+    }
     let (what, transient) = match find::<std::io::Error>(error).map(std::io::Error::kind) {
         Some(std::io::ErrorKind::ConnectionRefused) => ("connection refused".to_owned(), Transient::Briefly),
         Some(std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe) => {
             ("connection reset".to_owned(), Transient::Yes)
         }
-        Some(_) | None if error.is_builder() => (root_cause(error), Transient::No),
-        Some(_) | None => (format!("connection broken ({})", root_cause(error)), Transient::Yes),
+        Some(_) | None if error.is_builder() => (cause, Transient::No),
+        Some(_) | None => (format!("connection broken ({cause})"), Transient::Yes),
     };
     Problem::Connection { host, what, transient }
 }

@@ -304,7 +304,7 @@ impl Client {
     ) -> Result<Answer, Problem> {
         let timeouts = &self.settings().timeouts;
         let mut sending = pin!(builder.send());
-        let mut watch = Watch { since: Instant::now(), taken: 0 };
+        let mut watch = Watch { since: Instant::now(), taken: 0, stored: Stored::Unsaid };
         loop {
             let tick = Duration::from_secs(1).min(timeouts.answer);
             match tokio::time::timeout(tick, &mut sending).await {
@@ -318,7 +318,12 @@ impl Client {
                         None => answer::problem(&error, &host),
                     });
                 }
-                Err(_) => watch.check(timeouts, meter, url)?,
+                Err(_) => {
+                    watch.check(timeouts, meter, url)?;
+                    if let Some(text) = watch.news(timeouts, meter, url) {
+                        self.events().tell(Event::Note(text));
+                    }
+                }
             }
         }
     }
@@ -366,6 +371,14 @@ pub(super) fn error(action: Action, object: impl fmt::Display, problem: Problem)
 struct Watch {
     since: Instant,
     taken: u64,
+    stored: Stored,
+}
+
+/// Whether it was said that a server has all bytes and is not done with them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stored {
+    Unsaid,
+    Said,
 }
 
 impl Watch {
@@ -382,7 +395,7 @@ impl Watch {
         };
         let taken = meter.taken.load(Ordering::Relaxed);
         if taken >= self.taken + timeouts.stall_bytes || taken == meter.length && self.taken != taken {
-            *self = Self { since: Instant::now(), taken };
+            *self = Self { since: Instant::now(), taken, ..*self };
             return Ok(());
         }
         let (patience, what) = if taken == meter.length {
@@ -391,6 +404,23 @@ impl Watch {
             (timeouts.stall, "stopped receiving")
         };
         if self.since.elapsed() >= patience { Err(dead(what)) } else { Ok(()) }
+    }
+
+    /// Says once that all is sent where the answer is long in coming: registries move a blob to their object store
+    /// before they answer.
+    fn news(
+        &mut self,
+        timeouts: &super::settings::Timeouts,
+        meter: Option<&Meter>,
+        url: &Url,
+    ) -> Option<String> {
+        let is_sent = meter.is_some_and(|meter| meter.taken.load(Ordering::Relaxed) == meter.length);
+        if !is_sent || self.stored == Stored::Said || self.since.elapsed() < timeouts.answer / 3 {
+            return None;
+        }
+        self.stored = Stored::Said;
+        let (host, patience) = (host_of(url), timeouts.upload_answer.as_secs());
+        Some(format!("{host} has all bytes of a blob and is still storing it; it may take {patience} s"))
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use reqwest::StatusCode;
 
+use super::answer::NO_HTTP;
 use super::error::{Action, Message, Offered, Problem, Refusal};
 use super::tls::NO_TLS;
 use crate::Reference;
@@ -116,6 +117,7 @@ fn hint(action: Action, problem: &Problem) -> Option<String> {
         }
         Problem::Document { .. } => None,
         Problem::WebPage { .. } => Some(NO_REGISTRY.to_owned()),
+        Problem::Malformed { what, .. } if what == NO_HTTP => Some(NO_REGISTRY.to_owned()),
         Problem::File { .. } => Some("mend it, or leave it out".to_owned()),
         Problem::Digest { .. } => Some("the registry or something on the way changes content".to_owned()),
         Problem::TooLarge { .. }
@@ -166,6 +168,8 @@ const QUOTA: &str = "delete what is not needed there, or ask the registry's admi
 
 const FULL: &str = "the registry's disk is full: make room there, or tell its administrator";
 
+const READ_ONLY: &str = "nothing can be pushed there for now: ask the registry's administrator";
+
 /// Harbor says "adding … of storage resource, which when updated … will exceed the configured upper limit" without
 /// the word quota.
 pub(super) fn is_quota(messages: &[Message]) -> bool {
@@ -175,6 +179,9 @@ pub(super) fn is_quota(messages: &[Message]) -> bool {
 fn login_hint(action: Action, offered: &Offered, registry: &str, messages: &[Message]) -> String {
     if is_quota(messages) {
         return QUOTA.to_owned();
+    }
+    if says(messages, &["read only"]) || says(messages, &["read-only"]) {
+        return READ_ONLY.to_owned();
     }
     if says(messages, &["expired"]) {
         return format!("log in again: xbuild login {registry}");
@@ -292,6 +299,17 @@ mod tests {
             registry: "h.example".to_owned(),
         };
         check(Action::Push, "h.example/a/b:1", &expired, "log in again: xbuild login h.example");
+        let read_only = Problem::Unauthorized {
+            host: "h.example".to_owned(),
+            status: StatusCode::FORBIDDEN,
+            messages: vec![Message {
+                code: "DENIED".to_owned(),
+                text: "The system is in read only mode.".to_owned(),
+            }],
+            offered: Offered::Nothing,
+            registry: "h.example".to_owned(),
+        };
+        check(Action::Push, "h.example/a/b:1", &read_only, READ_ONLY);
         check(Action::Push, "h.example/app:1", &status("h.example", 400, "DIGEST_INVALID", ""), "");
         check(Action::Pull, "h.example/app:1", &bare, "");
     }

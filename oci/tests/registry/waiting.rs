@@ -2,16 +2,17 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use oci::media_type::Types;
+use oci::media_type::{OCI_LAYER, Types};
 use oci::registry::settings::Transport;
-use oci::registry::{Event, Settings, plan_push};
+use oci::registry::{Client, Event, Events, PushImage, Settings, plan_push};
 
-use crate::fixture::{PATIENCE, client, image, noise, read_blob, settings};
+use crate::fixture::{PATIENCE, blob, client, image, noise, read_blob, settings};
 use crate::memory::{Habits, Memory};
-use crate::server::{Raw, Reply, Server, reset};
+use crate::server::{Raw, Reply, Server, reset, wait_for};
 
 fn impatient() -> Settings {
     let mut settings = settings();
@@ -70,6 +71,60 @@ async fn reg_11_headers_that_never_end_are_given_up() {
         while stream.write_all(&b"X-More: and more\r\n".repeat(1000)).is_ok() {}
     })
     .await;
+}
+
+#[tokio::test]
+async fn reg_11_an_answer_that_is_no_http_is_asked_for_once() {
+    let head = |text: &str| format!("HTTP/1.1 200 OK\r\n{text}\r\n\r\n").into_bytes();
+    for answer in [
+        head(&format!("X-Long: {}", "x".repeat(1 << 20))),
+        head("no header"),
+        head("Content-Length: many"),
+        b"SSH-2.0-OpenSSH_9.6\r\n".to_vec(),
+    ] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let server = Raw::start(move |mut stream| {
+            count.fetch_add(1, Ordering::SeqCst);
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(&answer);
+            // What is not read is not lost with a reset.
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            let _ = stream.read_to_end(&mut Vec::new());
+        });
+        let (client, events) = client(settings());
+        let error = client.root(&server.reference()).await.unwrap_err();
+        assert!(error.to_string().contains("sent an answer that is no HTTP: "), "{error}");
+        assert_eq!((asked.load(Ordering::SeqCst), events.lock().unwrap().len()), (1, 0), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_stores_for_long_is_told_of_once() {
+    let memory = Memory::new(Habits::default());
+    let told = Arc::new(AtomicBool::new(false));
+    let heard = Arc::clone(&told);
+    let server = Server::start(move |request| {
+        // The blob is stored when the user knows what he waits for.
+        if request.method == "PUT" && request.path().contains("/blobs/") {
+            wait_for(&heard);
+        }
+        memory.answer(request)
+    });
+    let mut settings = settings();
+    settings.timeouts.answer = Duration::from_secs(3);
+    let notes = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&notes);
+    let events = Events::new(move |event| {
+        if matches!(&event, Event::Note(text) if text.contains("is still storing it; it may take 600 s")) {
+            count.fetch_add(1, Ordering::SeqCst);
+            told.store(true, Ordering::SeqCst);
+        }
+    });
+    let image = PushImage { blobs: vec![blob(&noise(1, 10_000), OCI_LAYER)], documents: Vec::new() };
+    let plan = plan_push(&server.reference("a/b"), &image);
+    Client::new(settings, events).push(&plan).await.unwrap();
+    assert_eq!(notes.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
