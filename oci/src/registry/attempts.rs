@@ -15,12 +15,25 @@ pub(super) struct Retrier {
     host: String,
     what: String,
     failures: u32,
+    patience: Patience,
 }
+
+/// How much is done for an answer of one host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// What the policy says: there is no other.
+    Full,
+    /// One more attempt, and no long wait: there is another host to ask.
+    Little,
+}
+
+/// The longest wait that a host may ask for where there is another one.
+const LITTLE_WAIT: Duration = Duration::from_secs(2);
 
 impl Retrier {
     /// Begins with none; `what` is asked of `host`.
-    pub fn new(client: Client, host: String, what: String) -> Self {
-        Self { client, host, what, failures: 0 }
+    pub fn new(client: Client, host: String, what: String, patience: Patience) -> Self {
+        Self { client, host, what, failures: 0, patience }
     }
 
     /// Forgets earlier failures: there was progress.
@@ -38,6 +51,11 @@ impl Retrier {
             Transient::Briefly if self.client.has_reached(&self.host) => policy.attempts,
             Transient::Briefly => policy.attempts.min(3),
             Transient::No => return Err(problem),
+        };
+        let attempts = match self.patience {
+            Patience::Full => attempts,
+            Patience::Little if is_silent(&problem) || asks_for_more(&problem) => 1,
+            Patience::Little => attempts.min(2),
         };
         if self.failures >= attempts {
             return Err(match self.failures {
@@ -69,4 +87,14 @@ impl Retrier {
         // A little more than asked for, so that not all clients come back in the same instant.
         Ok(*wait + own.min(Duration::from_secs(1)))
     }
+}
+
+/// Whether a host has taken all the time that it may have already.
+fn is_silent(problem: &Problem) -> bool {
+    matches!(problem, Problem::Timeout { .. })
+}
+
+/// Whether a host wants a longer wait than one that could be passed over gets.
+fn asks_for_more(problem: &Problem) -> bool {
+    matches!(problem, Problem::Status { retry_after: Some(wait), .. } if *wait > LITTLE_WAIT)
 }

@@ -321,7 +321,7 @@ async fn fetch(
 ) -> Result<Token, Problem> {
     let realm = realm_url(endpoint, realm)?;
     client.announce_token_server(endpoint, &realm);
-    let mut retrier = client.retrier(&realm, "token");
+    let mut retrier = client.retrier_at(endpoint, &realm, "token");
     loop {
         match fetch_once(client, endpoint, scopes, &realm, service, credential).await {
             Ok(token) => return Ok(token),

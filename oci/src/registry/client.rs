@@ -12,7 +12,7 @@ use reqwest::{Method, RequestBuilder, StatusCode, Url};
 
 use super::address::Authority;
 use super::answer::{self, Answer};
-use super::attempts::Retrier;
+use super::attempts::{Patience, Retrier};
 use super::auth::{Again, Keyring, Refused, Subject};
 use super::body::Payload;
 use super::connections::{Connections, Sharing, shown};
@@ -152,7 +152,16 @@ impl Client {
     }
 
     pub(super) fn retrier(&self, url: &Url, what: &str) -> Retrier {
-        Retrier::new(self.clone(), host_of(url), what.to_owned())
+        Retrier::new(self.clone(), host_of(url), what.to_owned(), Patience::Full)
+    }
+
+    /// Behind a mirror there is another place to ask.
+    pub(super) fn retrier_at(&self, endpoint: &Endpoint, url: &Url, what: &str) -> Retrier {
+        let patience = match endpoint.role {
+            Role::Mirror => Patience::Little,
+            Role::Origin => Patience::Full,
+        };
+        Retrier::new(self.clone(), host_of(url), what.to_owned(), patience)
     }
 
     /// Checks that the registry answers and, where it asks for a login, that the credentials are right.
@@ -192,7 +201,7 @@ impl Client {
 
     /// Sends `request` until there is an answer that a repetition would not change.
     pub(super) async fn send(&self, endpoint: &Endpoint, request: &Request) -> Result<Answer, Problem> {
-        let mut retrier = self.retrier(&request.url, &request.what);
+        let mut retrier = self.retrier_at(endpoint, &request.url, &request.what);
         loop {
             let problem = match self.exchange(endpoint, request).await {
                 Ok(answer) if is_transient(answer.status()) => answer.failure().await,

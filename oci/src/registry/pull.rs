@@ -11,7 +11,7 @@ use super::client::{Client, Request, error};
 use super::endpoint::{Endpoint, Role};
 use super::error::{Action, Error, Problem};
 use super::event::Event;
-use super::nature::is_nobody_there;
+use super::nature::{is_break, is_nobody_there};
 use super::token::Scopes;
 use crate::digest::Algorithm;
 use crate::document::{self, Config, INDEX_DEPTH, Index, Manifest, Root};
@@ -166,7 +166,8 @@ impl Client {
     }
 
     pub(super) fn tell_mirror_failed(&self, mirror: &Endpoint, problem: &Problem) {
-        if is_nobody_there(problem) {
+        // What else is asked there would break as well, each after its own attempts.
+        if is_nobody_there(problem) || is_break(problem) {
             self.is_absent_from_now(mirror);
         }
         self.events().tell(Event::MirrorFailed { mirror: mirror.host(), reason: problem.to_string() });
@@ -194,7 +195,7 @@ impl Client {
     ) -> Result<Root, Problem> {
         let subject = pull_subject(endpoint, reference);
         let request = manifest_request(Method::GET, endpoint, &subject, reference)?;
-        let mut retrier = self.retrier(&request.url, "manifest");
+        let mut retrier = self.retrier_at(endpoint, &request.url, "manifest");
         let (raw, media_type, algorithm) = loop {
             let answer = self.send(endpoint, &request).await?;
             // A body that breaks off is asked for again as a whole.

@@ -14,7 +14,6 @@ use super::connections::Sharing;
 use super::endpoint::Endpoint;
 use super::error::Problem;
 use super::event::Event;
-use super::nature::is_break;
 use super::pull::{pull_subject, sources};
 use crate::{Digest, Reference};
 
@@ -43,8 +42,6 @@ pub(super) struct RangeStream {
     answer: Option<Answer>,
     sharing: Sharing,
     retrier: Retrier,
-    /// Failures of the present source since it last sent something worth it.
-    broken: u32,
 }
 
 /// What a server has made of the last request.
@@ -60,9 +57,6 @@ enum Answered {
 /// us forever.
 const PROGRESS: u64 = 64 * 1024;
 
-/// Failures after which a mirror is not tried again: the next source need not wait for six.
-const MIRROR_RETRIES: u32 = 1;
-
 impl Client {
     /// Prepares to read the bytes `range` of a blob. Nothing is sent yet.
     pub(super) fn range_stream(
@@ -76,7 +70,7 @@ impl Client {
         let (origin, mirrors) = sources(self, reference)?;
         let mut sources = mirrors;
         sources.push(origin);
-        let retrier = self.retrier(&sources[0].base, &format!("layer {digest}"));
+        let retrier = retrier(self, &sources[0], digest);
         Ok(RangeStream {
             client: self.clone(),
             reference: reference.clone(),
@@ -92,7 +86,6 @@ impl Client {
             answer: None,
             sharing,
             retrier,
-            broken: 0,
         })
     }
 }
@@ -221,27 +214,16 @@ impl RangeStream {
         self.answer = None;
         if self.offset >= self.settled + PROGRESS {
             self.retrier.reset();
-            self.broken = 0;
         }
         self.settled = self.offset;
-        self.broken += 1;
-        let waited = match self.sources.len() > 1 && self.broken > MIRROR_RETRIES {
-            true => Err(problem),
-            false => self.retrier.pause(problem).await,
-        };
-        match waited {
+        match self.retrier.pause(problem).await {
             Ok(()) => Ok(()),
             // What a mirror sent so far is kept, so the next source continues where it stopped. Wrong bytes cannot
             // be taken back.
             Err(problem) if self.sources.len() > 1 => {
                 let mirror = self.sources.remove(0);
                 self.client.tell_mirror_failed(&mirror, &problem);
-                if is_break(&problem) {
-                    // Other blobs would break as well, each after its own attempts.
-                    self.client.is_absent_from_now(&mirror);
-                }
-                self.retrier = self.client.retrier(&self.sources[0].base, &self.what());
-                self.broken = 0;
+                self.retrier = retrier(&self.client, &self.sources[0], self.digest);
                 Ok(())
             }
             Err(problem) => Err(problem),
@@ -320,6 +302,10 @@ impl RangeStream {
     fn too_large(&self, answer: &Answer, limit: u64) -> Problem {
         Problem::TooLarge { host: answer.host(), what: self.what(), limit }
     }
+}
+
+fn retrier(client: &Client, endpoint: &Endpoint, digest: Digest) -> Retrier {
+    client.retrier_at(endpoint, &endpoint.base, &format!("layer {digest}"))
 }
 
 /// Reads `bytes FIRST-LAST/TOTAL` (RFC 9110 §14.4); the total may be `*`.

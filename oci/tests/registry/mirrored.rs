@@ -1,11 +1,14 @@
 //! Blobs that go from registry to registry where mirrors stand before the first: what a mirror sends wrongly does not
 //! arrive, and does not stop what is right either (reliability REG-10).
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use oci::Digest;
-use oci::media_type::OCI_LAYER;
+use oci::media_type::{OCI_LAYER, Types};
 use oci::registry::{BlobSource, Event, PushBlob, PushImage, plan_push};
 
-use crate::fixture::{blob, client, noise, settings};
+use crate::fixture::{PATIENCE, blob, client, image, noise, read_blob, settings};
 use crate::memory::{Habits, Memory};
 use crate::server::{Reply, Server};
 
@@ -84,6 +87,42 @@ async fn reg_10_wrong_bytes_of_a_mirror_do_not_stop_a_copy_to_another_registry()
         let pieces = copied(sends, Habits { max_body: Some(1 << 20), ..Habits::default() }).await;
         assert_eq!([whole, pieces], [sends != Sends::Right; 2], "{sends:?}");
     }
+}
+
+/// Reads a manifest and two layers while the mirror answers everything with `reply`, where it does; returns how often
+/// it was asked.
+async fn asked(reply: Option<Reply>) -> usize {
+    let layers = [noise(3, 1000), noise(4, 1000)];
+    let memory = Memory::new(Habits::default());
+    let origin = registry(&memory);
+    let image = image(&layers, Types::Oci, &["1"]);
+    let (plain, _) = client(settings());
+    let name = origin.reference("team/app:1");
+    plain.push(&plan_push(&name, &image)).await.unwrap();
+    let silent = Reply { hold: Some((0, Arc::default())), ..Reply::new(200).body("x") };
+    let mirror = Server::start(move |_| reply.clone().unwrap_or_else(|| silent.clone()));
+    let mut with_mirror = settings();
+    with_mirror.timeouts.answer = Duration::from_secs(3);
+    with_mirror.timeouts.stall = Duration::from_secs(3);
+    with_mirror.registries.entry(origin.address.to_string()).or_default().mirrors =
+        vec![mirror.address.to_string()];
+    let (client, _) = client(with_mirror);
+    let begun = Instant::now();
+    assert_eq!(client.root(&name).await.unwrap().digest(), image.documents[0].digest);
+    for layer in &layers {
+        assert_eq!(read_blob(&client, &name, layer).await.unwrap(), *layer);
+    }
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+    mirror.requests().len()
+}
+
+#[tokio::test]
+async fn a_mirror_that_is_silent_or_asks_for_patience_is_passed_over() {
+    assert_eq!(asked(None).await, 1, "silence is not listened to twice");
+    let limited = Reply::new(429).header("Retry-After", "250");
+    assert_eq!(asked(Some(limited)).await, 3, "once for each document and layer");
+    assert_eq!(asked(Some(Reply::new(503))).await, 6, "and once more");
+    assert_eq!(asked(Some(Reply::new(404))).await, 3);
 }
 
 #[tokio::test]

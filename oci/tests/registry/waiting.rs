@@ -2,8 +2,8 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use oci::media_type::{OCI_LAYER, Types};
@@ -192,15 +192,35 @@ async fn reg_14_retry_after_is_kept_in_seconds_and_as_a_date() {
     };
     assert!(second.contains(&waited(Reply::new(429).header("Retry-After", "1")).await));
     assert!(second.contains(&waited(date("Wed, 21 Oct 2015 07:28:01 GMT")).await));
-    // Without the server's Date ours has to do.
-    let later = jiff::Timestamp::now() + Duration::from_secs(2);
-    let later = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&later).unwrap();
-    assert!(second.contains(&waited(Reply::new(429).header("Retry-After", later)).await));
     // In the past or nonsense: our own delay.
     let own = Duration::from_millis(50);
     assert!(waited(date("Wed, 21 Oct 2015 07:27:00 GMT")).await <= own);
     assert!(waited(Reply::new(429).header("Retry-After", "Wed, 21 Oct 2015 07:28:01 GMT")).await <= own);
     assert!(waited(Reply::new(429).header("Retry-After", "later")).await <= own);
+}
+
+#[tokio::test]
+async fn reg_14_a_date_without_the_servers_own_is_held_against_our_clock() {
+    let until = Arc::new(Mutex::new(None));
+    let promised = Arc::clone(&until);
+    let server = Server::start(move |_| {
+        let mut until = promised.lock().unwrap();
+        let now = jiff::Timestamp::now();
+        match *until {
+            None => {
+                let later = jiff::Timestamp::from_second(now.as_second() + 3).unwrap();
+                *until = Some(later);
+                let printer = jiff::fmt::rfc2822::DateTimePrinter::new();
+                let later = printer.timestamp_to_rfc9110_string(&later).unwrap();
+                Reply::new(429).header("Retry-After", later)
+            }
+            Some(later) if now < later => Reply::new(400),
+            Some(_) => Reply::new(404),
+        }
+    });
+    let (client, _) = client(settings());
+    assert_eq!(client.digest(&server.reference("a/b:1")).await.unwrap(), None);
+    assert_eq!(server.requests().len(), 2);
 }
 
 #[tokio::test]
