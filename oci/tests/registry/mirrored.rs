@@ -76,8 +76,7 @@ async fn copied(sends: Sends, habits: Habits) -> bool {
     assert_eq!(blobs.len(), 1, "{sends:?}");
     assert!(blobs[&Digest::of(&layer).to_string()] == layer, "{sends:?}");
     assert!(!mirror.requests().is_empty());
-    let told = events.lock().unwrap().iter().any(|event| matches!(event, Event::MirrorFailed { .. }));
-    told
+    events.lock().unwrap().iter().any(|event| matches!(event, Event::MirrorFailed { .. }))
 }
 
 #[tokio::test]
