@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{HeaderMap, HeaderName};
+use reqwest::header::{CONTENT_ENCODING, HeaderMap, HeaderName};
 use reqwest::{Response, StatusCode, Url};
 
 use super::endpoint::host_of;
@@ -68,6 +68,18 @@ impl Answer {
     /// Returns the announced length of the body.
     pub fn content_length(&self) -> Option<u64> {
         self.header(reqwest::header::CONTENT_LENGTH)?.parse().ok()
+    }
+
+    /// Says that the server has encoded the body, where it says so itself. Nobody asked for that: what is hashed is what
+    /// a blob is. Stores also call a file encoded that is a gzip itself, so this is told only of bodies that are wrong.
+    pub fn encoded(&self, what: &str) -> Option<Problem> {
+        let encoding = self.header(CONTENT_ENCODING).map(str::trim)?;
+        if encoding.is_empty() || encoding.eq_ignore_ascii_case("identity") {
+            return None;
+        }
+        let encoding = error::clean(encoding);
+        let detail = format!("it is encoded (Content-Encoding: {encoding}), which was not asked for");
+        Some(Problem::Malformed { host: self.host(), what: what.to_owned(), detail })
     }
 
     /// Returns the next bytes of the body; `None` at its end.

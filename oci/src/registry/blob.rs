@@ -61,6 +61,10 @@ impl BlobStream {
         self.complete = self.range.is_done();
     }
 
+    pub(super) fn call(&mut self, kind: &'static str) {
+        self.range.call(kind);
+    }
+
     /// Returns the next bytes; `None` when all of them have been given out and were right.
     ///
     /// Bytes that were wrong cannot be taken back from whoever has them: where there were mirrors, another stream
@@ -103,5 +107,5 @@ pub(super) fn verify(range: &RangeStream, actual: Digest) -> Result<(), Problem>
     if actual == range.digest() {
         return Ok(());
     }
-    Err(Problem::digest(range.host(), "layer", range.digest(), actual))
+    Err(Problem::digest(range.host(), range.kind(), range.digest(), actual))
 }

@@ -237,6 +237,11 @@ impl Client {
         if super::message::starts_a_page(&raw) {
             return Err(Problem::WebPage { host: answer.host() });
         }
+        if !raw.trim_ascii_start().starts_with(b"{")
+            && let Some(encoded) = answer.encoded("a manifest")
+        {
+            return Err(encoded);
+        }
         let claims = [reference.digest, claimed_digest(&answer)];
         for expected in claims.into_iter().flatten() {
             let actual = expected.algorithm().digest(&raw);
@@ -269,7 +274,7 @@ impl Client {
         reference: &Reference,
         descriptor: &document::Descriptor,
         limit: u64,
-        what: &str,
+        what: &'static str,
     ) -> Result<Bytes, Problem> {
         let (digest, size) = (digest_of(descriptor)?, descriptor.size());
         if size > limit {
@@ -280,15 +285,22 @@ impl Client {
             return Ok(bytes);
         }
         let mirrored = self.has_mirrors(reference);
-        match self.whole_blob(reference, digest, size).await {
+        match self.whole_blob(reference, digest, size, what).await {
             // The mirrors are left.
-            Err(Problem::Digest { .. }) if mirrored => self.whole_blob(reference, digest, size).await,
+            Err(Problem::Digest { .. }) if mirrored => self.whole_blob(reference, digest, size, what).await,
             done => done,
         }
     }
 
-    async fn whole_blob(&self, reference: &Reference, digest: Digest, size: u64) -> Result<Bytes, Problem> {
+    async fn whole_blob(
+        &self,
+        reference: &Reference,
+        digest: Digest,
+        size: u64,
+        what: &'static str,
+    ) -> Result<Bytes, Problem> {
         let mut stream = self.blob_stream(reference, digest, size)?;
+        stream.call(what);
         let mut bytes = Vec::new();
         while let Some(chunk) = stream.next_chunk().await? {
             bytes.extend_from_slice(&chunk);

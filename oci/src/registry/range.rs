@@ -25,6 +25,8 @@ pub(super) struct RangeStream {
     reference: Reference,
     /// Mirrors, then the registry; the first is in use.
     sources: Vec<Endpoint>,
+    /// What the blob is called in messages.
+    kind: &'static str,
     digest: Digest,
     /// Bytes of the whole blob.
     size: u64,
@@ -57,6 +59,9 @@ enum Answered {
 /// us forever.
 const PROGRESS: u64 = 64 * 1024;
 
+/// What most blobs are.
+const LAYER: &str = "layer";
+
 impl Client {
     /// Prepares to read the bytes `range` of a blob. Nothing is sent yet.
     pub(super) fn range_stream(
@@ -70,9 +75,10 @@ impl Client {
         let (origin, mirrors) = sources(self, reference)?;
         let mut sources = mirrors;
         sources.push(origin);
-        let retrier = retrier(self, &sources[0], digest);
+        let retrier = retrier(self, &sources[0], LAYER, digest);
         Ok(RangeStream {
             client: self.clone(),
+            kind: LAYER,
             reference: reference.clone(),
             sources,
             digest,
@@ -94,6 +100,17 @@ impl RangeStream {
     /// Returns the blob's digest.
     pub fn digest(&self) -> Digest {
         self.digest
+    }
+
+    /// Calls the blob something else than a layer in messages.
+    pub fn call(&mut self, kind: &'static str) {
+        self.kind = kind;
+        self.retrier = retrier(&self.client, &self.sources[0], kind, self.digest);
+    }
+
+    /// Returns what the blob is called.
+    pub fn kind(&self) -> &'static str {
+        self.kind
     }
 
     /// Returns the image that the blob belongs to.
@@ -175,8 +192,9 @@ impl RangeStream {
         self.open().await?;
         let mut answer = self.answer.take().expect("it is open");
         let Some(mut chunk) = answer.chunk().await? else {
-            let (host, received) = (answer.host(), self.offset);
-            return Err(Problem::Truncated { host, what: self.what(), received, size: self.end });
+            let (host, what, received) = (answer.host(), self.what(), self.offset);
+            let encoded = answer.encoded(&what);
+            return Err(encoded.unwrap_or(Problem::Truncated { host, what, received, size: self.end }));
         };
         let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
         let _ = chunk.split_to(skipped);
@@ -223,7 +241,7 @@ impl RangeStream {
             Err(problem) if self.sources.len() > 1 => {
                 let mirror = self.sources.remove(0);
                 self.client.tell_mirror_failed(&mirror, &problem);
-                self.retrier = retrier(&self.client, &self.sources[0], self.digest);
+                self.retrier = retrier(&self.client, &self.sources[0], self.kind, self.digest);
                 Ok(())
             }
             Err(problem) => Err(problem),
@@ -296,16 +314,17 @@ impl RangeStream {
     }
 
     fn what(&self) -> String {
-        format!("layer {}", self.digest)
+        format!("{} {}", self.kind, self.digest)
     }
 
     fn too_large(&self, answer: &Answer, limit: u64) -> Problem {
-        Problem::TooLarge { host: answer.host(), what: self.what(), limit }
+        let what = self.what();
+        answer.encoded(&what).unwrap_or_else(|| Problem::TooLarge { host: answer.host(), what, limit })
     }
 }
 
-fn retrier(client: &Client, endpoint: &Endpoint, digest: Digest) -> Retrier {
-    client.retrier_at(endpoint, &endpoint.base, &format!("layer {digest}"))
+fn retrier(client: &Client, endpoint: &Endpoint, kind: &str, digest: Digest) -> Retrier {
+    client.retrier_at(endpoint, &endpoint.base, &format!("{kind} {digest}"))
 }
 
 /// Reads `bytes FIRST-LAST/TOTAL` (RFC 9110 §14.4); the total may be `*`.

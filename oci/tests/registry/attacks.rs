@@ -198,17 +198,32 @@ async fn reg_10_wrong_bytes_and_sizes_are_refused() {
         (chunked(&flipped), "expected sha256:"),
         (fixed(&layer[..99_999]), "ended after 99999 of 100000"),
         (fixed(&flipped).header("Content-Encoding", "gzip"), "expected sha256:"),
+        (fixed(&longer).header("Content-Encoding", "br"), "it is encoded (Content-Encoding: br)"),
+        (chunked(&layer[..9]).header("Content-Encoding", "gzip"), "it is encoded (Content-Encoding: gzip)"),
     ];
     for (reply, expected) in cases {
+        let encoded = expected.contains("encoded");
         let registry = Server::start(move |_| reply.clone());
         let (client, _) = client(settings());
         let error = read_blob(&client, &registry.reference("a"), &layer).await.unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
+        assert!(!encoded || registry.requests().len() == 1, "the server would encode it again");
     }
-    let good = chunked(&layer);
-    let registry = Server::start(move |_| good.clone());
+    // Stores say so of files that are gzips themselves.
+    for good in [chunked(&layer), fixed(&layer).header("Content-Encoding", "gzip")] {
+        let registry = Server::start(move |_| good.clone());
+        let (client, _) = client(settings());
+        assert_eq!(read_blob(&client, &registry.reference("a"), &layer).await.unwrap(), layer);
+    }
+}
+
+#[tokio::test]
+async fn reg_10_an_encoded_manifest_is_told() {
+    let registry =
+        Server::start(|_| Reply::new(200).header("Content-Encoding", "gzip").body(b"\x1f\x8b\x08"));
     let (client, _) = client(settings());
-    assert_eq!(read_blob(&client, &registry.reference("a"), &layer).await.unwrap(), layer);
+    let error = client.root(&registry.reference("a:1")).await.unwrap_err();
+    assert!(error.to_string().contains("it is encoded (Content-Encoding: gzip)"), "{error}");
 }
 
 #[tokio::test]

@@ -113,6 +113,23 @@ pub fn shorten(text: &str, limit: usize) -> String {
     }
 }
 
+/// Digits of a digest that people are shown.
+const DIGITS: usize = 12;
+
+/// Returns `text` with its digests cut to twelve digits, as all progress shows them.
+pub(super) fn with_short_digests(text: &str) -> String {
+    let is_hex = |c: char| matches!(c, '0'..='9' | 'a'..='f');
+    let (mut short, mut rest) = (String::new(), text);
+    while let Some(at) = ["sha256:", "sha512:"].iter().filter_map(|name| rest.find(name)).min() {
+        let (before, digits) = rest.split_at(at + "sha256:".len());
+        let length = digits.find(|c| !is_hex(c)).unwrap_or(digits.len());
+        short.push_str(before);
+        short.push_str(&digits[..if length < 64 { length } else { DIGITS }]);
+        rest = &digits[length..];
+    }
+    short + rest
+}
+
 /// Returns a number of bytes for people.
 pub(super) fn size(bytes: u64) -> String {
     let units = ["B", "kB", "MB", "GB", "TB"];
@@ -172,6 +189,10 @@ mod tests {
     fn texts_and_sizes_for_people() {
         assert_eq!(shorten("abcdef", 4), "abc…");
         assert_eq!(shorten("abcd", 4), "abcd");
+        let digest = "0123456789abcdef".repeat(4);
+        let text = format!("layer sha256:{digest} from h, sha512:{digest}{digest}; sha256:dead {digest}");
+        let short = format!("layer sha256:0123456789ab from h, sha512:0123456789ab; sha256:dead {digest}");
+        assert_eq!(with_short_digests(&text), short);
         assert_eq!((size(999).as_str(), size(1_500_000).as_str()), ("999 B", "1.5 MB"));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use oci::Digest;
 use oci::registry::{Event, Way};
 
-use super::text::size;
+use super::text::{size, with_short_digests};
 
 /// Which way a blob goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -161,12 +161,15 @@ impl News {
 /// Returns what a client tells besides the bytes that come and go, as a line for people.
 pub fn note_of(event: &Event) -> Option<String> {
     match event {
-        Event::Waiting { host, what, reason, delay, attempt, attempts } => Some(format!(
-            "{what}: {reason}; attempt {attempt} of {attempts}, trying {host} again in {:.1} s",
-            delay.as_secs_f64()
-        )),
+        Event::Waiting { host, what, reason, delay, attempt, attempts } => {
+            let problem = if reason.starts_with(what) { reason.clone() } else { format!("{what}: {reason}") };
+            let (problem, delay) = (with_short_digests(&problem), delay.as_secs_f64());
+            Some(format!("{problem}; attempt {attempt} of {attempts}, trying {host} again in {delay:.1} s"))
+        }
         Event::TokenServer { registry, host } => Some(format!("{registry} has its tokens from {host}")),
-        Event::MirrorFailed { mirror, reason } => Some(format!("mirror {mirror}: {reason}")),
+        Event::MirrorFailed { mirror, reason } => {
+            Some(format!("mirror {mirror}: {}", with_short_digests(reason)))
+        }
         Event::Note(text) => Some(text.clone()),
         Event::Received { .. } | Event::Pulled { .. } | Event::Sent { .. } | Event::Pushed { .. } => None,
     }
@@ -243,5 +246,22 @@ mod tests {
         transfers.hear(SECOND, &received(1_500_000));
         transfers.hear(SECOND, &pulled());
         assert_eq!(transfers.line().as_deref(), Some("pushing 1 layer, 500.0 kB of 3.0 MB"));
+    }
+
+    #[test]
+    fn attempts_are_told_once_and_with_short_digests() {
+        let digest = Digest::of(b"x");
+        let waiting = |what: &str, reason: &str| {
+            let (host, delay) = ("h".to_owned(), Duration::from_millis(500));
+            let (what, reason) = (what.to_owned(), reason.to_owned());
+            note_of(&Event::Waiting { host, what, reason, delay, attempt: 1, attempts: 6 }).expect("a line")
+        };
+        let end = "; attempt 1 of 6, trying h again in 0.5 s";
+        let layer = format!("layer {digest}");
+        assert_eq!(
+            waiting(&layer, &format!("{layer} from h ended after 1 of 2 bytes")),
+            format!("layer sha256:2d711642b726 from h ended after 1 of 2 bytes{end}")
+        );
+        assert_eq!(waiting(&layer, "h stalls"), format!("layer sha256:2d711642b726: h stalls{end}"));
     }
 }
