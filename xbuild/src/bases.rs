@@ -196,6 +196,14 @@ impl Bases {
         images::import(&places, location, platform).await
     }
 
+    /// Returns the blobs that are the layers of an image whose documents are in the store.
+    ///
+    /// # Errors
+    /// Where a document is missing or damaged.
+    pub fn blobs(&self, manifest: &Digest) -> Result<Vec<Descriptor>, StepError> {
+        Ok(read_manifest(self.store.layout(), manifest)?.manifest.parsed.layers().clone())
+    }
+
     /// Returns the layers of an image whose documents are in the store.
     ///
     /// # Errors

@@ -164,6 +164,12 @@ fn img_01_a_spoilt_layout_by_sha512_is_refused_and_leaves_nothing() {
         let flag = format!("base=oci-layout://{}", image.path.display());
         let run = scratch.build(&context, &["--build-context", &flag, "-t", "child"]);
         check_refused(&run, 4, "sha512:");
+        if spoilt == Spoilt::DiffId {
+            // The step that reads it first is not to blame.
+            check_refused(&run, 4, "error: FROM ");
+            check_refused(&run, 4, "/Dockerfile:1 — layer sha512:");
+            assert!(run.stderr.contains(">>> FROM base"), "{}", run.stderr);
+        }
         let kept = Layout::open(&scratch.layout()).unwrap();
         for (digest, _) in kept.blobs_in_store().unwrap() {
             let bytes = std::fs::read(kept.blob_path(&digest)).unwrap();

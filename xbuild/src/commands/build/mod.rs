@@ -324,7 +324,9 @@ impl Session {
                 return Err(denied);
             }
         };
-        solved.map_err(|error| report::solve(&error, graph, &self.source.name, &self.file))
+        solved.map_err(|error| {
+            report::solve(&error, graph, &worker.bases, &self.source.name, &self.file)
+        })
     }
 
     fn explain(&self, solver: &Solver<BuildWorker>, graph: &StepGraph, targets: &[StepId]) {

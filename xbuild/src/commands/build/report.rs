@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use frontend::graph::{StepGraph, StepId, StepKind};
+use frontend::graph::{Op, StepGraph, StepId, StepKind};
 use frontend::instruction::InstructionKind;
 use frontend::lower::{Asked, MISSING_SOURCE, Need, REFUSED};
 use frontend::{Diagnostic, File, Severity, render};
+use oci::Digest;
 use solver::SolveError;
 
+use crate::bases::Bases;
 use crate::failure::{Class, Failure, from};
 use crate::needs::UNREADABLE_CONTEXT;
 use crate::progress::{Tail, neutralise, shorten};
@@ -114,16 +116,46 @@ pub fn at_first_need(failure: Failure, file: &File, name: &str, needs: &BTreeMap
     }
 }
 
-/// The failure of a solve, with the excerpt of the step's instruction.
-pub fn solve(error: &SolveError<StepError>, graph: &StepGraph, name: &str, file: &File) -> Failure {
-    let failure = from::solve(error, |id| describe(graph, id, name));
+/// The failure of a solve, with the excerpt of the instruction whose failure it is.
+pub fn solve(
+    error: &SolveError<StepError>,
+    graph: &StepGraph,
+    bases: &Bases,
+    name: &str,
+    file: &File,
+) -> Failure {
+    let guilty = |id| match error {
+        // Whichever step reads a base first meets what is wrong with it.
+        SolveError::Step { source: StepError::Layer { layer, .. }, .. } => {
+            base_of(graph, bases, layer).unwrap_or(id)
+        }
+        SolveError::Step { .. }
+        | SolveError::Record(_)
+        | SolveError::Vanishing { .. }
+        | SolveError::Cancelled => id,
+    };
+    let failure = from::solve(error, |id| describe(graph, guilty(id), name));
     match error {
         SolveError::Step { id, .. } => {
-            let excerpt = excerpt(file, graph.step(*id).label.lines);
+            let excerpt = excerpt(file, graph.step(guilty(*id)).label.lines);
             failure.with_detail(excerpt)
         }
         SolveError::Record(_) | SolveError::Vanishing { .. } | SolveError::Cancelled => failure,
     }
+}
+
+/// Returns the base image that a layer belongs to.
+fn base_of(graph: &StepGraph, bases: &Bases, layer: &str) -> Option<StepId> {
+    let has = |manifest: &Digest| {
+        let blobs = bases.blobs(manifest).unwrap_or_default();
+        blobs.iter().any(|blob| blob.digest().as_ref() == layer)
+    };
+    let found = graph.iter().find(|(_, step)| match &step.op {
+        Op::Image(image) => has(&image.manifest),
+        Op::OciLayout(layout) => has(&layout.manifest),
+        Op::Local(_) | Op::Git(_) | Op::Http(_) | Op::Run(_) | Op::Copy(_) | Op::Mkdir(_) => false,
+    });
+    found.map(|(id, _)| id)
 }
 
 /// A step as failures name it: its instruction, its line, and its platform where the graph has several.
