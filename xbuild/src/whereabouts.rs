@@ -1,5 +1,8 @@
 //! Notes of where blobs are: layers that the store lacks, and what was pushed to a registry. They live in the store's
 //! `sources/`; without a note more is asked or sent, nothing else.
+//!
+//! The note of a layer has a place in each line: the one that it was named at last, then others that it was pushed to,
+//! which are asked where the first cannot serve it any more.
 
 use std::path::PathBuf;
 
@@ -15,12 +18,22 @@ use crate::failure::Failure;
 /// # Errors
 /// Store failures.
 pub fn note_places(store: &Store, reference: &Reference, manifest: &Manifest) -> Result<(), Failure> {
-    let place = reference.to_string();
     for layer in manifest.parsed.layers() {
         let digest = document::digest_of(layer).map_err(oci::Error::from)?;
-        store.replace(&source_path(store, &place_key(&digest)), place.as_bytes())?;
+        let mut all = places(store, &digest);
+        all.retain(|place| place.place() != reference.place());
+        all.insert(0, reference.clone());
+        write(store, &digest, &all)?;
     }
     Ok(())
+}
+
+/// Most places of one layer.
+const PLACES: usize = 4;
+
+fn write(store: &Store, digest: &Digest, places: &[Reference]) -> Result<(), Failure> {
+    let lines: Vec<String> = places.iter().take(PLACES).map(Reference::to_string).collect();
+    Ok(store.replace(&source_path(store, &place_key(digest)), lines.join("\n").as_bytes())?)
 }
 
 /// Notes that a blob was pushed to the repository of `reference`: others of the registry can link it from there.
@@ -29,7 +42,14 @@ pub fn note_places(store: &Store, reference: &Reference, manifest: &Manifest) ->
 /// Store failures.
 pub fn note_pushed(store: &Store, reference: &Reference, digest: &Digest) -> Result<(), Failure> {
     let path = source_path(store, &pushed_key(&reference.registry, digest));
-    Ok(store.replace(&path, reference.to_string().as_bytes())?)
+    store.replace(&path, reference.to_string().as_bytes())?;
+    let mut all = places(store, digest);
+    // What has no note is in the store.
+    if all.is_empty() || all.iter().any(|place| place.place() == reference.place()) {
+        return Ok(());
+    }
+    all.insert(1, reference.clone());
+    write(store, digest, &all)
 }
 
 /// Returns the repository of a registry that a blob was pushed to last, where it was.
@@ -39,7 +59,24 @@ pub fn pushed(store: &Store, registry: &str, digest: &Digest) -> Option<Referenc
 
 /// Returns where a layer that is not in the store can be had, where that is known.
 pub fn place(store: &Store, digest: &Digest) -> Option<Reference> {
-    std::fs::read_to_string(source_path(store, &place_key(digest))).ok()?.parse().ok()
+    places(store, digest).into_iter().next()
+}
+
+/// Returns where else a layer can be had than at `first`.
+pub fn others(store: &Store, digest: &Digest, first: &Reference) -> Vec<Reference> {
+    let mut all = places(store, digest);
+    all.retain(|place| place.place() != first.place());
+    all
+}
+
+/// Says that the next place is asked.
+pub fn next(error: &oci::registry::Error, place: &Reference) -> String {
+    format!("{error}; it is asked for at {}", place.place())
+}
+
+fn places(store: &Store, digest: &Digest) -> Vec<Reference> {
+    let note = std::fs::read_to_string(source_path(store, &place_key(digest))).unwrap_or_default();
+    note.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
 fn place_key(digest: &Digest) -> String {

@@ -62,6 +62,11 @@ impl Error {
         matches!(*self.problem, Problem::Digest { .. })
     }
 
+    /// Returns whether the bytes could not be written here: another registry would not help.
+    pub fn is_sink(&self) -> bool {
+        matches!(*self.problem, Problem::Sink { .. })
+    }
+
     /// Returns whether a file with settings or credentials is what is wrong.
     pub fn is_in_file(&self) -> bool {
         matches!(*self.problem, Problem::File { .. })

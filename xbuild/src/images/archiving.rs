@@ -110,8 +110,9 @@ impl Archiving<'_> {
             }
             Blob::Kept(extent) => transfer(source, digest, &extent, out, full),
             Blob::Remote(reference) => {
-                let client = source.client()?;
-                Remote { client, reference: &reference, digest: *digest, size }.write(places, out, full)
+                let others = source.others(digest, &reference);
+                Remote { source, references: [vec![reference], others].concat(), digest: *digest, size }
+                    .write(places, out, full)
             }
         }
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use oci::Digest;
 use oci::document::{self, Descriptor};
 use oci::layout::{Layout, VerifiedReader};
+use oci::reference::Reference;
 use oci::store::Store;
 
 use super::archive::Extent;
@@ -53,12 +54,7 @@ pub(super) async fn bring(
         return Ok(());
     }
     match source.blob(descriptor)? {
-        Blob::Remote(reference) => {
-            let incoming = layout.incoming()?;
-            source.client()?.pull_file(&reference, *digest, size, incoming.file()?).await?;
-            incoming.finish_verified(digest, size)?;
-            Ok(())
-        }
+        Blob::Remote(reference) => download(layout, source, reference, *digest, size).await,
         Blob::Bytes(bytes) => write_blob(layout, source, digest, size, &bytes[..]),
         Blob::Foreign(extent) => tokio::task::block_in_place(|| {
             let reader = extent.open().map_err(|error| source.damaged(digest, &error.to_string()))?;
@@ -70,6 +66,33 @@ pub(super) async fn bring(
             incoming.finish_verified(digest, size)?;
             Ok(())
         }),
+    }
+}
+
+/// Downloads a blob from `reference`, else from where else it is known to be.
+async fn download(
+    layout: &Layout,
+    source: &Source,
+    mut reference: Reference,
+    digest: Digest,
+    size: u64,
+) -> Result<(), Failure> {
+    let mut others = source.others(&digest, &reference).into_iter();
+    let mut first = None;
+    loop {
+        let incoming = layout.incoming()?;
+        let Err(error) = source.client()?.pull_file(&reference, digest, size, incoming.file()?).await else {
+            incoming.finish_verified(&digest, size)?;
+            return Ok(());
+        };
+        match others.next().filter(|_| !error.is_sink()) {
+            Some(next) => {
+                source.tell(whereabouts::next(&error, &next));
+                reference = next;
+                first.get_or_insert(error);
+            }
+            None => return Err(first.unwrap_or(error).into()),
+        }
     }
 }
 

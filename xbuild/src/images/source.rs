@@ -351,6 +351,19 @@ impl Source {
         self.fetched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns where else than at `first` a layer that the store lacks can be had.
+    pub(super) fn others(&self, digest: &Digest, first: &Reference) -> Vec<Reference> {
+        match &self.place {
+            Place::Store(store) => whereabouts::others(store, digest, first),
+            Place::Layout(_) | Place::Files(_) | Place::Registry(_) => Vec::new(),
+        }
+    }
+
+    /// Tells the user something beside the result.
+    pub(super) fn tell(&self, text: String) {
+        self.registries.tell(text);
+    }
+
     /// Returns repositories that are known to hold a blob.
     pub(super) fn found_in(&self, digest: &Digest) -> Vec<Reference> {
         match &self.place {

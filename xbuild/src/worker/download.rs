@@ -17,6 +17,7 @@ use super::error::StepError;
 use super::layer::blocking;
 use super::packed::Blob;
 use crate::registries::Registries;
+use crate::whereabouts;
 
 /// The downloads of one command.
 pub struct Downloads {
@@ -29,7 +30,7 @@ pub struct Downloads {
 struct Download {
     done: OnceCell<()>,
     place: watch::Sender<Place>,
-    /// Wrong bytes of a mirror could be read, before the right ones came from elsewhere.
+    /// Bytes could be read that were wrong or not all, before the right ones came from elsewhere.
     was_wrong: AtomicBool,
 }
 
@@ -137,21 +138,30 @@ impl Downloads {
         }
         self.store.check_space(size)?;
         let client = self.registries.client()?;
+        let mut remote = remote.clone();
+        let mut others = whereabouts::others(&self.store, &digest, &remote).into_iter();
+        let mut first = None;
         loop {
             let incoming = layout.incoming()?;
             let arrival = Arrival::new(incoming.file()?);
-            let mirrored = client.has_mirrors(remote);
+            let mirrored = client.has_mirrors(&remote);
             download.place.send_replace(Place::Arriving(Arc::clone(&arrival)));
-            match client.pull_arriving(remote, digest, size, &arrival).await {
-                Err(error) if mirrored && error.is_wrong_content() => {
-                    download.was_wrong.store(true, Ordering::Release);
-                }
-                done => {
-                    done?;
-                    incoming.finish_verified(&digest, size)?;
-                    return Ok(());
+            let Err(error) = client.pull_arriving(&remote, digest, size, &arrival).await else {
+                incoming.finish_verified(&digest, size)?;
+                return Ok(());
+            };
+            if !(mirrored && error.is_wrong_content()) {
+                match others.next().filter(|_| !error.is_sink()) {
+                    Some(next) => {
+                        self.registries.tell(whereabouts::next(&error, &next));
+                        remote = next;
+                        first.get_or_insert(error);
+                    }
+                    None => return Err(first.unwrap_or(error).into()),
                 }
             }
+            // What was read of it came from nowhere that counts.
+            download.was_wrong.store(true, Ordering::Release);
         }
     }
 }

@@ -279,6 +279,40 @@ fn a_base_is_linked_where_it_can_be_and_streamed_where_not() {
 }
 
 #[test]
+fn a_base_whose_registry_is_gone_is_had_where_it_was_pushed_to() {
+    let Some(registry) = Registry::start() else { return };
+    let Some(gone) = Registry::start() else { return };
+    let base = format!("{}/base/busybox:1", gone.host);
+    Scratch::new().with_busybox().xbuild(&["push", "busybox", &base]).ok();
+    let name = format!("{}/team/app:1", registry.host);
+    let stores: Vec<Scratch> = std::iter::repeat_with(Scratch::new).take(3).collect();
+    for scratch in &stores {
+        let context = dockerfile(scratch, &[&format!("FROM {base}"), "COPY --link f /f", "LABEL a=b"]);
+        scratch.digest(&context, &["-t", &name, "--push"]);
+    }
+    drop(gone);
+    let asked = format!("it is asked for at {}/team/app", registry.host);
+    let [run, file, piped] = &stores[..] else { panic!("three") };
+    let ran = run.xbuild(&["run", &name, "cat", "/f"]).ok();
+    assert_eq!(ran.stdout, "file");
+    assert!(ran.stderr.contains("connection refused") && ran.stderr.contains(&asked), "{}", ran.stderr);
+    let archive = file.path().join("app.tar");
+    file.xbuild(&["save", &name, "-o", &format!("type=oci,dest={}", archive.display())]).ok();
+    let load = |archive: &std::path::Path| {
+        let loaded = Scratch::new();
+        loaded.xbuild(&["load", "-i", archive.to_str().unwrap()]).ok();
+        assert_eq!(loaded.xbuild(&["run", &name, "cat", "/f"]).ok().stdout, "file");
+    };
+    load(&archive);
+    let archive = piped.path().join("piped.tar");
+    let mut command = piped.command(&["save", &name, "-o", "type=oci,dest=-"]);
+    let saved = command.output().unwrap();
+    assert!(saved.status.success(), "{}", String::from_utf8_lossy(&saved.stderr));
+    std::fs::write(&archive, saved.stdout).unwrap();
+    load(&archive);
+}
+
+#[test]
 fn programs_read_of_transfers_as_json() {
     let Some(registry) = Registry::start() else { return };
     let scratch = Scratch::new().with_busybox();
