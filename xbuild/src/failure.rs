@@ -116,6 +116,11 @@ impl Failure {
     }
 }
 
+/// Makes a usage failure about a flag.
+pub fn usage(flag: &str, why: &str, fix: &str) -> Failure {
+    Failure::new(Class::Usage, &["unusable option", flag, why, fix])
+}
+
 impl Failure {
     /// Returns what is written to standard error, with its newline.
     pub fn report(&self) -> String {

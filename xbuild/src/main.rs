@@ -3,6 +3,7 @@
 mod args;
 mod bases;
 mod commands;
+mod environment;
 mod failure;
 mod fetch;
 mod image;

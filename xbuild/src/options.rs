@@ -2,14 +2,13 @@
 //!
 //! In reading order: values of single flags (`values`, `annotation`, `output`, `image_output`), and what several flags
 //! mean together: where files come from (`contexts`), what steps get (`steps`), what becomes of the image
-//! (`destinations`), how registries are reached (`registry`).
+//! (`destinations`). How registries are reached is for `registries` to say.
 
 pub mod annotation;
 mod contexts;
 mod destinations;
 mod image_output;
 pub mod output;
-pub mod registry;
 mod steps;
 mod values;
 
@@ -21,17 +20,18 @@ use oci::reference::Reference;
 
 use crate::args::{BuildArgs, LintFormat, LintRules, Print, Progress, PullWhen};
 use crate::bases::Pull;
-use crate::failure::{Class, Failure};
+pub use crate::environment::variable;
+use crate::failure::Failure;
+pub use crate::failure::usage;
+pub use crate::registries::RegistryOptions;
 pub use crate::sources::context::Argument as Context;
 pub use annotation::{Annotation, Place};
 pub use contexts::{DockerfileSource, NamedContext};
 use destinations::Destinations;
 pub use destinations::Form;
 pub use output::{Output, OutputKind};
-pub use registry::RegistryOptions;
 pub use steps::{Secret, SecretSource, StepOptions, host_ca};
 use values::each;
-pub use values::variable;
 
 /// What `xbuild build` is asked for.
 #[derive(Debug)]
@@ -188,9 +188,4 @@ fn build_arg(text: &str) -> Result<Option<(String, String)>, Failure> {
         None if text.is_empty() => Err(usage("--build-arg ''", "the name is empty", "write NAME=VALUE")),
         None => Ok(variable(text).map(|value| (text.to_owned(), value))),
     }
-}
-
-/// Makes a usage failure about a flag.
-pub fn usage(flag: &str, why: &str, fix: &str) -> Failure {
-    Failure::new(Class::Usage, &["unusable option", flag, why, fix])
 }

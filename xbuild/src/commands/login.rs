@@ -11,9 +11,9 @@ use super::prompt;
 use super::{print, tell};
 use crate::args::{LoginArgs, LogoutArgs};
 use crate::failure::{Class, Failure};
-use crate::options::registry::{login as make_login, read_password};
 use crate::options::{RegistryOptions, usage, variable};
 use crate::registries::Registries;
+use crate::registries::options::{login as make_login, read_password};
 use crate::registries::{environment, words};
 
 /// Checks a user's password with the registry and keeps it.

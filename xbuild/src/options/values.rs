@@ -6,14 +6,8 @@ use frontend::graph::{ExtraHost, Network, Ulimit};
 use oci::Platform;
 use oci::reference::Reference;
 
-use super::{Secret, SecretSource, usage};
+use super::{Secret, SecretSource, usage, variable};
 use crate::failure::Failure;
-
-/// Reads a variable of xbuild's own environment.
-pub fn variable(name: &str) -> Option<String> {
-    #[expect(clippy::disallowed_methods, reason = "this is the one place where options read the environment")]
-    std::env::var(name).ok()
-}
 
 /// Parses the values of a flag that may be given several times.
 pub fn each<T>(texts: &[String], parse: impl Fn(&str) -> Result<T, Failure>) -> Result<Vec<T>, Failure> {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use oci::registry::{Client, Event, Events};
 
+use super::RegistryOptions;
 use crate::failure::Failure;
-use crate::options::RegistryOptions;
 use crate::progress::{Transfers, note_of};
 
 /// How often a blob that moves is mentioned.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use oci::registry::Environment;
 
 use super::Paths;
-use crate::options::variable;
+use crate::environment::variable;
 
 /// Names xbuild's file of registries.
 pub const OWN_FILE: &str = "XBUILD_REGISTRIES";

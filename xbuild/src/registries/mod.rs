@@ -2,8 +2,9 @@
 //!
 //! In reading order: what one place says and how places are weighed (`said`), the words that they share (`words`),
 //! TOML with line numbers (`document`), and the places: xbuild's own file (`file`), containers' files
-//! (`containers`), directories of certificates (`certificates`), the environment (`environment`). Flags are read by
-//! `options`. `client` makes the client when it is first needed; nothing here connects to anything.
+//! (`containers`), directories of certificates (`certificates`), the environment (`environment`), flags with the
+//! variables that have their values (`options`). `client` makes the client when it is first needed; nothing here connects
+//! to anything.
 
 mod certificates;
 mod client;
@@ -11,6 +12,7 @@ mod containers;
 mod document;
 pub mod environment;
 mod file;
+pub mod options;
 pub mod said;
 pub mod words;
 
@@ -20,8 +22,8 @@ use oci::registry::Settings;
 use oci::registry::settings::Limits;
 
 use crate::failure::Failure;
-use crate::options::RegistryOptions;
 pub use client::Registries;
+pub use options::RegistryOptions;
 use said::Layer;
 
 /// Where files about registries may be.

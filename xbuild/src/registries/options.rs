@@ -1,5 +1,5 @@
-//! How registries are reached and who asks, as meant: what flags and the environment say. Files are read by
-//! `registries`, when a registry is asked for the first time.
+//! How registries are reached and who asks: what flags and the environment say. Files are read later, when a registry
+//! is asked for the first time.
 
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use oci::reference::Reference;
 use oci::registry::Login;
 
-use super::{usage, variable};
+use super::said::Layer;
+use super::words::{self, Say};
 use crate::args::{ReachArgs, RegistryArgs};
-use crate::failure::{Class, Failure};
-use crate::registries::said::Layer;
-use crate::registries::words::{self, Say};
+use crate::environment::variable;
+use crate::failure::{Class, Failure, usage};
 
 /// What the user says about registries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
