@@ -8,7 +8,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use oci::compress::{Decoder, Encoding, ReadAhead};
+use oci::compress::{Decoder, Encoding, Known, ReadAhead};
 use oci::digest::Algorithm;
 use oci::layer::{Entry, LayerIndex, Limits, Resolved, Scan, TarError};
 use oci::media_type::Types;
@@ -166,14 +166,41 @@ impl LayerStore {
     /// # Errors
     /// [`LayerError::Pack`], [`LayerError::Store`].
     pub fn pack(&self, items: impl IntoIterator<Item = Item>, encoding: Encoding) -> Result<PackedLayer> {
+        self.pack_knowing(items, encoding, None)
+    }
+
+    /// As [`Self::pack`], copying what the blob of an earlier layer has in common with the new one. Blocking.
+    ///
+    /// # Errors
+    /// [`LayerError::Pack`], [`LayerError::Store`].
+    pub fn pack_after(
+        &self,
+        earlier: &DiffId,
+        items: impl IntoIterator<Item = Item>,
+        encoding: Encoding,
+    ) -> Result<PackedLayer> {
+        let known = self.store.pieces(earlier, &encoding.to_string());
+        self.pack_knowing(items, encoding, known)
+    }
+
+    fn pack_knowing(
+        &self,
+        items: impl IntoIterator<Item = Item>,
+        encoding: Encoding,
+        known: Option<Known>,
+    ) -> Result<PackedLayer> {
         let writer = self.store.layout().writer()?;
-        let packed = oci::pack::pack(items.into_iter().map(Ok::<_, PackError>), encoding, writer)?;
+        let items = items.into_iter().map(Ok::<_, PackError>);
+        let packed = oci::pack::pack_knowing(items, encoding, writer, known)?;
         let media_type = Types::Oci.layer(encoding.compression());
-        let descriptor = packed.output.finish()?.descriptor(media_type);
+        let written = packed.output.finish()?;
+        let descriptor = written.descriptor(media_type);
         let size = packed.tar_size;
         let index = Arc::new(packed.index);
         self.put_index(packed.diff_id.into(), &index)?;
-        self.store.set_packed(&packed.diff_id, &encoding.to_string(), &descriptor)?;
+        let encoding = encoding.to_string();
+        self.store.set_pieces(&packed.diff_id, &encoding, &written.digest, &packed.pieces)?;
+        self.store.set_packed(&packed.diff_id, &encoding, &descriptor)?;
         Ok(PackedLayer { diff_id: packed.diff_id, descriptor, size, index })
     }
 
@@ -386,6 +413,39 @@ mod tests {
         let again = layers.unpack_index(id, &resolved.index, &mut |_| panic!("it is there already")).unwrap();
         assert_eq!(again.0, path);
         assert_eq!(std::fs::read_dir(layers.store().root().join("tmp")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_layer_packed_after_another_is_the_one_that_is_packed_alone() {
+        let many = |edited: usize| {
+            let item = move |number: usize| {
+                let text = if number == edited {
+                    "other bytes".repeat(400)
+                } else {
+                    format!("{number} ").repeat(900)
+                };
+                let content = Some(oci::layer::ContentHash(*blake3::hash(text.as_bytes()).as_bytes()));
+                let kind = Kind::File { size: text.len() as u64, content };
+                let entry = Entry::plain(format!("f{number:04}"), kind, 0o644);
+                Item { entry, content: Content::Bytes(text.into_bytes()) }
+            };
+            (0..1000).map(item)
+        };
+        let (_dir, layers) = layers();
+        let earlier = layers.pack(many(usize::MAX), Encoding::GZIP).unwrap();
+        let name = Encoding::GZIP.to_string();
+        let known = layers.store.pieces(&earlier.diff_id, &name).expect("a layer of several chunks");
+        assert!(known(&oci::compress::ChunkName([0; 32])).is_none());
+        let after = layers.pack_after(&earlier.diff_id, many(500), Encoding::GZIP).unwrap();
+        assert_ne!(after.diff_id, earlier.diff_id);
+        let (_other, others) = super::tests::layers();
+        let alone = others.pack(many(500), Encoding::GZIP).unwrap();
+        assert_eq!((after.diff_id, &after.descriptor), (alone.diff_id, &alone.descriptor));
+        let nothing = DiffId(oci::Digest::of(b"nobody packed it"));
+        let again = others.pack_after(&nothing, many(500), Encoding::GZIP).unwrap();
+        assert_eq!(again.descriptor, alone.descriptor);
+        let scan = layers.scan_blob(&after.descriptor, Algorithm::Sha256).unwrap();
+        assert_eq!(scan.diff_id, after.diff_id);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! A writer that compresses on several threads with bounded memory and the same bytes for any thread count.
 //!
-//! The input is cut into chunks of fixed size and each becomes gzip members or a zstd frame of its own; threads
+//! The input is cut into chunks ([`super::cut`]) and each becomes gzip members or a zstd frame of its own; threads
 //! take chunks as they come, one thread writes the results in order. Threads are started by the second chunk,
 //! so a small layer costs none.
+//!
+//! A chunk that the caller has a name for may have been compressed before; then the caller may have the result.
 
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -10,6 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 
 use super::Encoding;
+use super::cut::Cutter;
 use super::gzip::Gzip;
 
 /// Compresses what is written to it into `W`.
@@ -18,7 +21,29 @@ pub struct Encoder<W> {
     threads: usize,
     chunk: Vec<u8>,
     chunk_size: usize,
+    cutter: Option<Cutter>,
+    known: Option<Known>,
     state: State<W>,
+}
+
+/// What a chunk consists of: equal names mean equal bytes. It says nothing of the encoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ChunkName(pub [u8; 32]);
+
+/// Returns a chunk as the same encoding has compressed it before, if that is at hand.
+pub type Known = Arc<dyn Fn(&ChunkName) -> Option<Vec<u8>> + Send + Sync>;
+
+/// A chunk in the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// What it consists of.
+    pub name: ChunkName,
+    /// Where it starts in the output.
+    pub offset: u64,
+    /// How long it is there.
+    pub length: u32,
+    /// blake3 of its bytes there.
+    pub hash: [u8; 32],
 }
 
 enum State<W> {
@@ -32,11 +57,19 @@ struct Pipeline<W> {
     jobs: SyncSender<Job>,
     order: SyncSender<Receiver<io::Result<Chunk>>>,
     spare: Receiver<Vec<u8>>,
-    writer: JoinHandle<io::Result<W>>,
+    writer: JoinHandle<io::Result<Output<W>>>,
+}
+
+/// The output and its named chunks.
+struct Output<W> {
+    output: W,
+    size: u64,
+    pieces: Vec<Piece>,
 }
 
 struct Job {
     raw: Vec<u8>,
+    name: Option<ChunkName>,
     done: SyncSender<io::Result<Chunk>>,
 }
 
@@ -44,7 +77,12 @@ struct Job {
 struct Chunk {
     compressed: Vec<u8>,
     raw: Option<Vec<u8>>,
+    /// Its name and the hash of what is compressed.
+    named: Option<(ChunkName, [u8; 32])>,
 }
+
+/// Bytes that are taken in at once: what is behind the end of a chunk is moved to the next one.
+const INTAKE: usize = 64 << 10;
 
 /// More threads gain nothing: hashing the tar is serial and as fast as eight of them.
 const MOST_THREADS: usize = 8;
@@ -70,58 +108,87 @@ impl<W: Write + Send + 'static> Encoder<W> {
             threads,
             chunk: Vec::with_capacity(chunk_size),
             chunk_size,
+            cutter: match encoding {
+                Encoding::None => None,
+                Encoding::Gzip(_) | Encoding::Zstd(_) => Some(Cutter::default()),
+            },
+            known: None,
             state: State::Idle(output),
         }
+    }
+
+    /// Asks `known` for chunks that have names before they are compressed. To be called before anything is written.
+    #[must_use]
+    pub fn knowing(self, known: Known) -> Self {
+        Self { known: Some(known), ..self }
     }
 
     /// Compresses what is left and returns the output.
     ///
     /// # Errors
     /// What compressing or writing gave.
-    pub fn finish(mut self) -> io::Result<W> {
-        match std::mem::replace(&mut self.state, State::Failed) {
-            State::Idle(mut output) => {
-                let chunk = Worker::new(self.encoding)?.compress(std::mem::take(&mut self.chunk))?;
-                output.write_all(&chunk.compressed)?;
-                Ok(output)
-            }
-            State::Running(mut pipeline) => {
-                if !self.chunk.is_empty() && pipeline.submit(std::mem::take(&mut self.chunk)).is_err() {
-                    return Err(pipeline.failure());
-                }
-                pipeline.finish()
-            }
-            State::Failed => Err(io::Error::other("the output failed before")),
-        }
+    pub fn finish(self) -> io::Result<W> {
+        self.finish_named(None).map(|(output, _)| output)
     }
 
-    /// Returns the buffer that is filled next and how many bytes fit, for callers that read into it directly.
-    /// What is appended counts as written; [`Encoder::advance`] has to follow.
+    /// Compresses what is left, a chunk of this name, and returns the output with the places of named chunks.
+    ///
+    /// # Errors
+    /// What compressing or writing gave.
+    pub fn finish_named(mut self, name: Option<ChunkName>) -> io::Result<(W, Vec<Piece>)> {
+        let raw = std::mem::take(&mut self.chunk);
+        let output = match std::mem::replace(&mut self.state, State::Failed) {
+            State::Idle(output) => {
+                let chunk = Worker::new(self.encoding, self.known)?.chunk(raw, name)?;
+                let mut output = Output { output, size: 0, pieces: Vec::new() };
+                output.write(&chunk)?;
+                output
+            }
+            State::Running(mut pipeline) => {
+                if !raw.is_empty() && pipeline.submit(raw, name).is_err() {
+                    return Err(pipeline.failure());
+                }
+                pipeline.finish()?
+            }
+            State::Failed => return Err(io::Error::other("the output failed before")),
+        };
+        Ok((output.output, output.pieces))
+    }
+
+    /// Returns the buffer that is filled next and how many bytes may be appended, for callers that read into it directly.
+    /// What is appended counts as written; it has to be cut as [`Encoder::end`] says.
     pub fn space(&mut self) -> (&mut Vec<u8>, usize) {
-        let room = self.chunk_size - self.chunk.len();
+        let room = (self.chunk_size - self.chunk.len()).min(INTAKE);
         (&mut self.chunk, room)
     }
 
-    /// Hands the buffer on when it is full.
+    /// Returns where the chunk in the buffer ends, if it does: [`Encoder::cut`] has to follow, and this again.
+    pub fn end(&mut self) -> Option<usize> {
+        match &mut self.cutter {
+            Some(cutter) => cutter.find(&self.chunk, self.chunk_size),
+            None => (self.chunk.len() == self.chunk_size).then_some(self.chunk_size),
+        }
+    }
+
+    /// Hands the chunk, the first `end` bytes of the buffer, on.
     ///
     /// # Errors
     /// What compressing or writing an earlier chunk gave.
-    pub fn advance(&mut self) -> io::Result<()> {
-        if self.chunk.len() < self.chunk_size {
-            return Ok(());
-        }
+    pub fn cut(&mut self, end: usize, name: Option<ChunkName>) -> io::Result<()> {
         if matches!(self.state, State::Idle(_)) {
             let State::Idle(output) = std::mem::replace(&mut self.state, State::Failed) else {
                 return Err(io::Error::other("the output failed before"));
             };
-            self.state = State::Running(start(output, self.encoding, self.threads)?);
+            self.state = State::Running(start(output, self.encoding, self.threads, self.known.as_ref())?);
         }
         let State::Running(pipeline) = &mut self.state else {
             return Err(io::Error::other("the output failed before"));
         };
-        let next = pipeline.spare.try_recv().unwrap_or_else(|_| Vec::with_capacity(self.chunk_size));
-        let full = std::mem::replace(&mut self.chunk, next);
-        if pipeline.submit(full).is_err() {
+        let mut next = pipeline.spare.try_recv().unwrap_or_else(|_| Vec::with_capacity(self.chunk_size));
+        next.extend_from_slice(&self.chunk[end..]);
+        let mut full = std::mem::replace(&mut self.chunk, next);
+        full.truncate(end);
+        if pipeline.submit(full, name).is_err() {
             let State::Running(pipeline) = std::mem::replace(&mut self.state, State::Failed) else {
                 return Err(io::Error::other("the output failed before"));
             };
@@ -136,7 +203,9 @@ impl<W: Write + Send + 'static> Write for Encoder<W> {
         let (chunk, room) = self.space();
         let count = bytes.len().min(room);
         chunk.extend_from_slice(&bytes[..count]);
-        self.advance()?;
+        while let Some(end) = self.end() {
+            self.cut(end, None)?;
+        }
         Ok(count)
     }
 
@@ -147,13 +216,13 @@ impl<W: Write + Send + 'static> Write for Encoder<W> {
 
 impl<W> Pipeline<W> {
     /// Queues a chunk; blocks while the threads are busy. The error is the writer's and found in its result.
-    fn submit(&mut self, raw: Vec<u8>) -> Result<(), ()> {
+    fn submit(&mut self, raw: Vec<u8>, name: Option<ChunkName>) -> Result<(), ()> {
         let (done, result) = sync_channel(1);
         self.order.send(result).map_err(drop)?;
-        self.jobs.send(Job { raw, done }).map_err(drop)
+        self.jobs.send(Job { raw, name, done }).map_err(drop)
     }
 
-    fn finish(self) -> io::Result<W> {
+    fn finish(self) -> io::Result<Output<W>> {
         let Self { jobs, order, spare, writer } = self;
         drop((jobs, order, spare));
         writer.join().unwrap_or_else(|_| Err(io::Error::other("a compressing thread panicked")))
@@ -164,29 +233,42 @@ impl<W> Pipeline<W> {
     }
 }
 
+impl<W: Write> Output<W> {
+    fn write(&mut self, chunk: &Chunk) -> io::Result<()> {
+        self.output.write_all(&chunk.compressed)?;
+        let length = u32::try_from(chunk.compressed.len()).expect("a chunk is small");
+        let offset = self.size;
+        self.pieces.extend(chunk.named.map(|(name, hash)| Piece { name, offset, length, hash }));
+        self.size += u64::from(length);
+        Ok(())
+    }
+}
+
 /// Starts the threads. Memory is bounded by the queues: each thread holds a chunk and its result, and
 /// `threads + 1` results wait to be written.
 fn start<W: Write + Send + 'static>(
     output: W,
     encoding: Encoding,
     threads: usize,
+    known: Option<&Known>,
 ) -> io::Result<Pipeline<W>> {
     let (jobs, work) = sync_channel::<Job>(1);
     let (order, results) = sync_channel::<Receiver<io::Result<Chunk>>>(threads + 1);
     let (recycle, spare) = sync_channel(2);
     let work = Arc::new(Mutex::new(work));
     for _ in 0..threads {
-        let (work, mut worker) = (Arc::clone(&work), Worker::new(encoding)?);
+        let (work, mut worker) = (Arc::clone(&work), Worker::new(encoding, known.cloned())?);
         spawn("compress", move || {
             loop {
                 let Ok(job) = work.lock().map_err(drop).and_then(|work| work.recv().map_err(drop)) else {
                     return;
                 };
                 // The receiver is gone only after an error that is reported elsewhere.
-                let _ = job.done.send(worker.compress(job.raw));
+                let _ = job.done.send(worker.chunk(job.raw, job.name));
             }
         })?;
     }
+    let output = Output { output, size: 0, pieces: Vec::new() };
     let writer = spawn("write layer", move || write_in_order(output, &results, &recycle))?;
     Ok(Pipeline { jobs, order, spare, writer })
 }
@@ -199,13 +281,13 @@ fn spawn<T: Send + 'static>(
 }
 
 fn write_in_order<W: Write>(
-    mut output: W,
+    mut output: Output<W>,
     results: &Receiver<Receiver<io::Result<Chunk>>>,
     recycle: &SyncSender<Vec<u8>>,
-) -> io::Result<W> {
+) -> io::Result<Output<W>> {
     for result in results {
         let chunk = result.recv().map_err(|_| io::Error::other("a compressing thread panicked"))??;
-        output.write_all(&chunk.compressed)?;
+        output.write(&chunk)?;
         let mut raw = chunk.raw.unwrap_or(chunk.compressed);
         raw.clear();
         // Full when there are spare buffers enough.
@@ -215,34 +297,41 @@ fn write_in_order<W: Write>(
 }
 
 /// One thread's compressor.
-enum Worker {
+struct Worker {
+    compressor: Compressor,
+    known: Option<Known>,
+}
+
+enum Compressor {
     None,
     Gzip(Gzip),
     Zstd(zstd::bulk::Compressor<'static>),
 }
 
 impl Worker {
-    fn new(encoding: Encoding) -> io::Result<Self> {
-        Ok(match encoding {
-            Encoding::None => Self::None,
-            Encoding::Gzip(level) => Self::Gzip(Gzip::new(level)?),
+    fn new(encoding: Encoding, known: Option<Known>) -> io::Result<Self> {
+        let compressor = match encoding {
+            Encoding::None => Compressor::None,
+            Encoding::Gzip(level) => Compressor::Gzip(Gzip::new(level)?),
             Encoding::Zstd(level) => {
                 let mut compressor = zstd::bulk::Compressor::new(level.into())?;
                 compressor.set_parameter(zstd::zstd_safe::CParameter::ChecksumFlag(true))?;
-                Self::Zstd(compressor)
+                Compressor::Zstd(compressor)
             }
-        })
+        };
+        Ok(Self { compressor, known })
     }
 
-    fn compress(&mut self, raw: Vec<u8>) -> io::Result<Chunk> {
-        match self {
-            Self::None => Ok(Chunk { compressed: raw, raw: None }),
-            Self::Gzip(gzip) => Ok(Chunk { compressed: gzip.compress(&raw)?, raw: Some(raw) }),
-            Self::Zstd(compressor) => {
-                let compressed = compressor.compress(&raw)?;
-                Ok(Chunk { compressed, raw: Some(raw) })
-            }
-        }
+    fn chunk(&mut self, raw: Vec<u8>, name: Option<ChunkName>) -> io::Result<Chunk> {
+        let known = name.zip(self.known.as_ref()).and_then(|(name, known)| known(&name));
+        let (compressed, raw) = match (known, &mut self.compressor) {
+            (Some(compressed), _) => (compressed, Some(raw)),
+            (None, Compressor::None) => (raw, None),
+            (None, Compressor::Gzip(gzip)) => (gzip.compress(&raw)?, Some(raw)),
+            (None, Compressor::Zstd(compressor)) => (compressor.compress(&raw)?, Some(raw)),
+        };
+        let named = name.map(|name| (name, blake3::hash(&compressed).into()));
+        Ok(Chunk { compressed, raw, named })
     }
 }
 

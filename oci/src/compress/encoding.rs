@@ -10,9 +10,9 @@ use crate::media_type::LayerCompression;
 pub enum Encoding {
     /// The tar as it is.
     None,
-    /// Members of at most 1 MiB by libdeflate, level 1 to 12.
+    /// Members of 1 MiB at most by libdeflate, level 1 to 12.
     Gzip(u8),
-    /// Frames of 2 MiB by zstd, level 1 to 22.
+    /// Frames of 2 MiB at most by zstd, level 1 to 22.
     Zstd(u8),
 }
 
@@ -22,8 +22,8 @@ pub enum Encoding {
 pub struct UnknownEncoding(pub String);
 
 /// Encoder, its version, and the version of our chunking; a change of either is a new identity of blobs.
-const GZIP: &str = "gzip.libdeflate-1.26.1.b.";
-const ZSTD: &str = "zstd.zstd-1.5.7.a.";
+const GZIP: &str = "gzip.libdeflate-1.26.1.c.";
+const ZSTD: &str = "zstd.zstd-1.5.7.b.";
 const NONE: &str = "tar";
 
 impl Default for Encoding {
@@ -54,7 +54,7 @@ impl Encoding {
     }
 }
 
-/// Writes the identity, safe as part of a file name, such as `gzip.libdeflate-1.26.1.b.2`.
+/// Writes the identity, safe as part of a file name, such as `gzip.libdeflate-1.26.1.c.2`.
 impl fmt::Display for Encoding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -95,10 +95,10 @@ mod tests {
         for text in [
             "",
             "gzip",
-            "gzip.libdeflate-1.26.1.b.0",
-            "gzip.libdeflate-1.26.1.b.13",
+            "gzip.libdeflate-1.26.1.c.0",
+            "gzip.libdeflate-1.26.1.c.13",
             "tar2",
-            "gzip.libdeflate-1.26.1.b.+1",
+            "gzip.libdeflate-1.26.1.c.+1",
             "gzip.libdeflate-1.25.0.a.1",
         ] {
             assert_eq!(text.parse::<Encoding>(), Err(UnknownEncoding(text.to_owned())));

@@ -2,6 +2,7 @@
 //!
 //! Bytes in, bytes out: nothing here knows tar, digests or files.
 
+mod cut;
 mod decoder;
 mod encoder;
 mod encoding;
@@ -9,6 +10,6 @@ mod gzip;
 mod read_ahead;
 
 pub use decoder::{Decoder, Format};
-pub use encoder::Encoder;
+pub use encoder::{ChunkName, Encoder, Known, Piece};
 pub use encoding::{Encoding, UnknownEncoding};
 pub use read_ahead::ReadAhead;

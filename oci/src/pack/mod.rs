@@ -5,6 +5,8 @@
 //! aside, it is a few chunks. It opens no path itself, and where the blob goes is the caller's.
 
 mod content;
+mod naming;
+pub mod pieces;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -13,11 +15,12 @@ use std::path::{Path, PathBuf};
 pub use content::Content;
 
 use crate::DiffId;
-use crate::compress::{self, Encoding};
+use crate::compress::{self, ChunkName, Encoding, Known, Piece};
 use crate::digest::{Algorithm, Hasher};
 use crate::layer::index::{INLINE_LIMIT, INLINE_PATHS};
 use crate::layer::writer::{self, WriteError};
 use crate::layer::{ContentHash, Entry, Kind, LayerIndex};
+use naming::{Naming, Part};
 
 /// An entry with the bytes of its file.
 #[derive(Debug)]
@@ -39,6 +42,8 @@ pub struct Packed<W> {
     pub tar_size: u64,
     /// The writer, which has got the whole blob.
     pub output: W,
+    /// Where in the blob the chunks are that have names.
+    pub pieces: Vec<Piece>,
 }
 
 /// Why a layer could not be packed.
@@ -81,7 +86,27 @@ where
     W: Write + Send + 'static,
     E: From<PackError>,
 {
+    pack_knowing(items, encoding, output, None)
+}
+
+/// As [`pack`], with chunks that have been compressed before; the result is the same.
+///
+/// # Errors
+/// Those of [`pack`].
+pub fn pack_knowing<W, E>(
+    items: impl IntoIterator<Item = Result<Item, E>>,
+    encoding: Encoding,
+    output: W,
+    known: Option<Known>,
+) -> Result<Packed<W>, E>
+where
+    W: Write + Send + 'static,
+    E: From<PackError>,
+{
     let mut packer = Packer::new(encoding, output);
+    if let Some(known) = known {
+        packer.encoder = packer.encoder.knowing(known);
+    }
     for item in items {
         let Item { entry, content } = item?;
         packer.add(entry, content)?;
@@ -95,6 +120,7 @@ pub struct Packer<W> {
     headers: writer::Encoder,
     header: Vec<u8>,
     diff_id: Hasher,
+    naming: Option<Naming>,
     /// How much of the encoder's current chunk is part of `diff_id` already.
     hashed: usize,
     tar_size: u64,
@@ -110,6 +136,10 @@ impl<W: Write + Send + 'static> Packer<W> {
             headers: writer::Encoder::default(),
             header: Vec::new(),
             diff_id: Algorithm::Sha256.hasher(),
+            naming: match encoding {
+                Encoding::None => None,
+                Encoding::Gzip(_) | Encoding::Zstd(_) => Some(Naming::default()),
+            },
             hashed: 0,
             tar_size: 0,
             entries: Vec::new(),
@@ -128,7 +158,7 @@ impl<W: Write + Send + 'static> Packer<W> {
         self.write(&header).map_err(PackError::Blob)?;
         self.header = header;
         if let Kind::File { size, content: expected } = entry.kind {
-            let found = self.add_content(&entry.path, size, content)?;
+            let found = self.add_content(&entry.path, size, expected, content)?;
             if expected.is_some_and(|expected| expected != found) {
                 return Err(changed(&entry.path, "its bytes are others than when it was hashed".into()));
             }
@@ -145,16 +175,24 @@ impl<W: Write + Send + 'static> Packer<W> {
     pub fn finish(mut self) -> Result<Packed<W>, PackError> {
         self.write(&writer::END).map_err(PackError::Blob)?;
         self.hash_chunk();
-        let output = self.encoder.finish().map_err(PackError::Blob)?;
+        let name = self.name_chunk(None);
+        let (output, pieces) = self.encoder.finish_named(name).map_err(PackError::Blob)?;
         Ok(Packed {
             index: LayerIndex::from_sorted(self.entries, self.inline),
             diff_id: DiffId(self.diff_id.finish()),
             tar_size: self.tar_size,
             output,
+            pieces,
         })
     }
 
-    fn add_content(&mut self, path: &Path, size: u64, content: Content) -> Result<ContentHash, PackError> {
+    fn add_content(
+        &mut self,
+        path: &Path,
+        size: u64,
+        expected: Option<ContentHash>,
+        content: Content,
+    ) -> Result<ContentHash, PackError> {
         let failed = |source| PackError::Source { path: path.to_owned(), source };
         let keeps = size <= INLINE_LIMIT && INLINE_PATHS.iter().any(|inline| path == Path::new(inline));
         let mut kept = Vec::new();
@@ -173,8 +211,9 @@ impl<W: Write + Send + 'static> Packer<W> {
             if keeps {
                 kept.extend_from_slice(&chunk[before..]);
             }
+            let part = expected.map_or(Part::Unknown, |hash| Part::File(hash, size - left));
             left -= read as u64;
-            self.wrote(read).map_err(PackError::Blob)?;
+            self.wrote(part, read).map_err(PackError::Blob)?;
         }
         if !reader.is_at_end().map_err(failed)? {
             return Err(changed(path, format!("it is longer than {size} bytes by now")));
@@ -192,25 +231,38 @@ impl<W: Write + Send + 'static> Packer<W> {
             let (now, rest) = bytes.split_at(room.min(bytes.len()));
             chunk.extend_from_slice(now);
             bytes = rest;
-            self.wrote(now.len())?;
+            self.wrote(Part::Bytes, now.len())?;
         }
         Ok(())
     }
 
-    /// Accounts for bytes that were appended to the chunk. A full chunk is hashed while it is in the cache.
-    fn wrote(&mut self, count: usize) -> io::Result<()> {
+    /// Accounts for bytes that were appended to the buffer. A whole chunk is hashed while it is in the cache.
+    fn wrote(&mut self, part: Part, count: usize) -> io::Result<()> {
         self.tar_size += count as u64;
-        if self.encoder.space().1 == 0 {
-            self.hash_chunk();
-            self.hashed = 0;
+        if let Some(naming) = &mut self.naming {
+            naming.add(part, count);
         }
-        self.encoder.advance()
+        while let Some(end) = self.encoder.end() {
+            self.hash_chunk();
+            let name = self.name_chunk(Some(end));
+            self.encoder.cut(end, name)?;
+            self.hashed = self.encoder.space().0.len();
+        }
+        Ok(())
     }
 
     fn hash_chunk(&mut self) {
         let (chunk, _) = self.encoder.space();
         self.diff_id.update(&chunk[self.hashed..]);
         self.hashed = chunk.len();
+    }
+
+    /// Returns the name of the chunk up to `end`, or of all that is left.
+    fn name_chunk(&mut self, end: Option<usize>) -> Option<ChunkName> {
+        let naming = self.naming.as_mut()?;
+        let (chunk, _) = self.encoder.space();
+        naming.name(chunk, end.unwrap_or(chunk.len()));
+        naming.take()
     }
 }
 

@@ -89,3 +89,119 @@ fn pack_refuses_disorder() {
     let result = pack_items(vec![file("b", b""), file("a", b"")], Encoding::None);
     assert!(matches!(result, Err(PackError::Entry(WriteError::Order { .. }))));
 }
+
+/// Files with hashes, as a COPY plans them: text, a little different in each.
+fn hashed(count: usize, edit: &[(usize, &str)]) -> Vec<Item> {
+    let text = |number: usize| {
+        let edited = edit.iter().find(|(at, _)| *at == number).map_or("", |(_, text)| text);
+        format!("{edited}{}", format!("line {number} of the file\n").repeat(100 + number % 37))
+    };
+    let item = |number: usize| {
+        let bytes = text(number).into_bytes();
+        let content = Some(ContentHash(*blake3::hash(&bytes).as_bytes()));
+        let kind = Kind::File { size: bytes.len() as u64, content };
+        let entry = Entry::plain(format!("f{number:05}"), kind, 0o644);
+        Item { entry, content: Content::Bytes(bytes) }
+    };
+    (0..count).map(item).collect()
+}
+
+/// Packs knowing the chunks of `earlier`; returns also how many of them were taken.
+fn pack_after(
+    items: Vec<Item>,
+    earlier: &Packed<Vec<u8>>,
+    damage: impl Fn(&mut [u8]),
+) -> (Packed<Vec<u8>>, usize) {
+    let mut blob = earlier.output.clone();
+    damage(&mut blob);
+    let mut file = tempfile::tempfile().unwrap();
+    std::io::Write::write_all(&mut file, &blob).unwrap();
+    let digest = Digest::of(&earlier.output);
+    let known = pieces::known(&pieces::encode(&digest, &earlier.pieces), &digest, file).unwrap();
+    let taken = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counting: Known = {
+        let taken = std::sync::Arc::clone(&taken);
+        std::sync::Arc::new(move |name| {
+            let bytes = known(name)?;
+            taken.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Some(bytes)
+        })
+    };
+    let packed =
+        pack_knowing(items.into_iter().map(Ok::<_, PackError>), Encoding::GZIP, Vec::new(), Some(counting));
+    (packed.unwrap(), taken.load(std::sync::atomic::Ordering::Relaxed))
+}
+
+#[test]
+fn chunks_of_an_earlier_blob_are_copied_and_the_blob_is_the_same() {
+    let earlier = pack_items(hashed(3000, &[]), Encoding::GZIP).unwrap();
+    assert!(earlier.pieces.len() > 8, "{}", earlier.pieces.len());
+    let check = |items: &dyn Fn() -> Vec<Item>, fewer: usize| {
+        let fresh = pack_items(items(), Encoding::GZIP).unwrap();
+        let (packed, taken) = pack_after(items(), &earlier, |_| {});
+        assert!(packed.output == fresh.output && packed.pieces == fresh.pieces);
+        assert_eq!(packed.diff_id, fresh.diff_id);
+        assert!(taken + fewer >= fresh.pieces.len(), "{taken} of {}", fresh.pieces.len());
+    };
+    check(&|| hashed(3000, &[]), 0);
+    check(&|| hashed(3000, &[(1500, "edited\n")]), 3);
+    check(&|| hashed(3000, &[(1, &"longer by blocks\n".repeat(200))]), 3);
+    check(&|| hashed(3001, &[]), 1);
+    let removed = || {
+        let mut items = hashed(3000, &[]);
+        items.remove(700);
+        items
+    };
+    check(&removed, 3);
+}
+
+#[test]
+fn a_damaged_earlier_blob_costs_time_only() {
+    let earlier = pack_items(hashed(3000, &[]), Encoding::GZIP).unwrap();
+    let first = earlier.pieces[0].length as usize;
+    let (packed, taken) = pack_after(hashed(3000, &[]), &earlier, |blob| blob[first / 2] ^= 1);
+    assert!(packed.output == earlier.output);
+    assert_eq!(taken, earlier.pieces.len() - 1);
+    let digest = Digest::of(&earlier.output);
+    let mut bytes = pieces::encode(&digest, &earlier.pieces);
+    let file = || tempfile::tempfile().unwrap();
+    assert!(pieces::known(&bytes, &Digest::of(b"another blob"), file()).is_none());
+    assert!(pieces::known(&bytes[..bytes.len() - 1], &digest, file()).is_none());
+    let known = pieces::known(&bytes, &digest, file()).unwrap();
+    assert!(known(&earlier.pieces[0].name).is_none(), "the blob is too short");
+    bytes[100] ^= 1;
+    assert!(pieces::known(&bytes, &digest, file()).is_none());
+}
+
+#[test]
+fn chunks_with_files_that_nobody_hashed_have_no_names() {
+    let unhashed = || {
+        let mut items = hashed(1000, &[]);
+        for item in &mut items {
+            let Kind::File { content, .. } = &mut item.entry.kind else { panic!("files only") };
+            *content = None;
+        }
+        items
+    };
+    let packed = pack_items(unhashed(), Encoding::GZIP).unwrap();
+    assert_eq!(packed.pieces, []);
+    assert!(packed.output == pack_items(hashed(1000, &[]), Encoding::GZIP).unwrap().output);
+}
+
+#[test]
+fn names_tell_all_that_chunks_consist_of() {
+    let large = |byte: u8, mode: u32| {
+        let bytes = vec![byte; 5_000_000];
+        let content = Some(ContentHash(*blake3::hash(&bytes).as_bytes()));
+        let entry = Entry::plain("large", Kind::File { size: bytes.len() as u64, content }, mode);
+        let item = Item { entry, content: Content::Bytes(bytes) };
+        pack_items(vec![item], Encoding::GZIP).unwrap().pieces
+    };
+    let names = |pieces: Vec<Piece>| pieces.into_iter().map(|piece| piece.name).collect::<Vec<_>>();
+    let (one, other, mode) = (names(large(1, 0o644)), names(large(2, 0o644)), names(large(1, 0o600)));
+    assert_eq!(one.len(), 5);
+    assert!(one.iter().all(|name| !other.contains(name)));
+    assert_ne!(one[0], mode[0]);
+    assert_eq!(one[1..], mode[1..], "the same parts of the same file");
+    assert!(one.windows(2).all(|pair| pair[0] != pair[1]));
+}

@@ -6,6 +6,7 @@
 //! layers/<flavour>/<id> unpacked layers; what is inside is the executor's
 //! index/<diff id>       layer indexes
 //! packed/<diff id>.<encoding>  which blob is this layer in this encoding
+//! packed/<diff id>.<encoding>.pieces  where its chunks are in that blob
 //! steps/<key>           cache records; what is inside is the solver's
 //! sources/ mounts/ contexts/   of the worker
 //! marks/                which objects survive a power failure; marks/lock guards placing them

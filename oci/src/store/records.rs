@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Journal, Store, remove};
+use crate::compress::{Known, Piece};
 use crate::error::{Error, Result};
 use crate::lock::{Attempt, Holder, Lock};
-use crate::{Descriptor, DiffId, document};
+use crate::pack::pieces;
+use crate::{Descriptor, DiffId, Digest, document};
 
 /// Pauses between attempts at a step's lock.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -36,6 +38,33 @@ impl Store {
     pub fn set_packed(&self, diff_id: &DiffId, encoding: &str, descriptor: &Descriptor) -> Result<()> {
         let bytes = serde_json::to_vec(descriptor).expect("a descriptor serialises");
         self.replace(&self.packed_path(diff_id, encoding), &bytes)
+    }
+
+    /// Keeps where the chunks of a blob are that `diff_id` is packed as in `encoding`. Layers of a single chunk have
+    /// nothing to share.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::NoSpace`].
+    pub fn set_pieces(
+        &self,
+        diff_id: &DiffId,
+        encoding: &str,
+        blob: &Digest,
+        pieces: &[Piece],
+    ) -> Result<()> {
+        if pieces.len() < 2 {
+            return Ok(());
+        }
+        self.replace(&self.pieces_path(diff_id, encoding), &pieces::encode(blob, pieces))
+    }
+
+    /// Returns what may be copied from the blob that `diff_id` is packed as in `encoding`. Damage is nothing.
+    pub fn pieces(&self, diff_id: &DiffId, encoding: &str) -> Option<Known> {
+        let bytes = std::fs::read(self.pieces_path(diff_id, encoding)).ok()?;
+        let descriptor = self.packed(diff_id, encoding).ok().flatten()?;
+        let blob = document::digest_of(&descriptor).ok()?;
+        let file = std::fs::File::open(self.layout().blob_path(&blob)).ok()?;
+        pieces::known(&bytes, &blob, file)
     }
 
     /// Returns the path of the index of `diff_id`.
@@ -147,6 +176,10 @@ impl Store {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    fn pieces_path(&self, diff_id: &DiffId, encoding: &str) -> PathBuf {
+        self.packed_path(diff_id, &format!("{encoding}.pieces"))
     }
 
     fn packed_path(&self, diff_id: &DiffId, encoding: &str) -> PathBuf {

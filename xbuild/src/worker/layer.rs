@@ -23,8 +23,8 @@ use super::download::Downloads;
 use super::error::StepError;
 pub use super::packed::{Blob, Settled};
 use super::packed::{Packing, id_of, resolved, settled, wait};
-use crate::registries::Registries;
 use super::stacked::Stacked;
+use crate::registries::Registries;
 
 /// Whose unpacked layers these are.
 pub(super) const FLAVOUR: Flavour = Flavour::Root;
@@ -153,7 +153,7 @@ impl Layers {
         let layer = Layer {
             index: OnceCell::new_with(Some(Arc::new(index))),
             directory: OnceCell::new_with(Some(upper)),
-            ..Layer::new(Origin::Upper(self.pack(items)))
+            ..Layer::new(Origin::Upper(self.pack(items, None)))
         };
         self.remember(layer)
     }
@@ -166,7 +166,9 @@ impl Layers {
         earlier: Option<LayerResult>,
         items: impl Fn() -> Vec<Item> + Send + Sync + 'static,
     ) -> Arc<Layer> {
-        let origin = Origin::Planned { packing: self.pack(items()), items: Box::new(items), earlier };
+        let earlier_id = earlier.as_ref().map(|earlier| earlier.diff_id);
+        let origin =
+            Origin::Planned { packing: self.pack(items(), earlier_id), items: Box::new(items), earlier };
         self.remember(Layer { index: OnceCell::new_with(Some(Arc::new(index))), ..Layer::new(origin) })
     }
 
@@ -176,11 +178,16 @@ impl Layers {
         layer
     }
 
-    fn pack(&self, items: Vec<Item>) -> Packing {
+    /// Packs in the background, copying what the blob of `earlier` has in common.
+    fn pack(&self, items: Vec<Item>, earlier: Option<DiffId>) -> Packing {
         let (sender, receiver) = watch::channel(None);
         let (layers, root) = (self.layers.clone(), self.store.root().to_owned());
         tokio::task::spawn_blocking(move || {
-            let settled = layers.pack(items, ENCODING).map(settled);
+            let packed = match earlier {
+                Some(earlier) => layers.pack_after(&earlier, items, ENCODING),
+                None => layers.pack(items, ENCODING),
+            };
+            let settled = packed.map(settled);
             sender.send_replace(Some(settled.map_err(|error| StepError::layer(error, &root))));
         });
         receiver
@@ -250,7 +257,7 @@ impl Layers {
             },
             entry: entry.clone(),
         });
-        let settled = wait(self.pack(items.collect())).await?;
+        let settled = wait(self.pack(items.collect(), None)).await?;
         if settled.result.diff_id != result.diff_id {
             return Err(lost("its directory in the store was changed"));
         }

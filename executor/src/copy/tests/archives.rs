@@ -97,14 +97,7 @@ fn every_compression_is_recognised_by_content() {
     let plain = tar(&["foo"]);
     for encoding in [Encoding::None, Encoding::GZIP, Encoding::ZSTD] {
         let mut encoder = oci::compress::Encoder::with_threads(Vec::new(), encoding, 1);
-        let mut rest = plain.as_slice();
-        while !rest.is_empty() {
-            let (chunk, room) = encoder.space();
-            let (now, later) = rest.split_at(room.min(rest.len()));
-            chunk.extend_from_slice(now);
-            encoder.advance().unwrap();
-            rest = later;
-        }
+        std::io::Write::write_all(&mut encoder, &plain).unwrap();
         let packed = encoder.finish().unwrap();
         let plan = plan_add(&add(&["t"], "/d/"), &source(&[("t", &packed)]), &tree(&[])).unwrap();
         assert_eq!(
