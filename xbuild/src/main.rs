@@ -109,6 +109,7 @@ fn done(result: Result<(), Failure>) -> Result<u8, Failure> {
 
 fn open(root: Option<PathBuf>) -> Result<Store, Failure> {
     let store = Store::open(&root_directory(root)?)?;
+    mend(&store)?;
     // What killed builds left is removed by whichever command comes next.
     store.sweep()?;
     Ok(store)
@@ -118,9 +119,22 @@ fn open(root: Option<PathBuf>) -> Result<Store, Failure> {
 fn open_to_write(root: &Path) -> Result<Store, Failure> {
     let store = Store::open(root)?;
     store.check_writable()?;
+    mend(&store)?;
     // What killed builds left is removed by whichever command comes next.
     store.sweep()?;
     Ok(store)
+}
+
+/// A list of names that a disk damaged costs the names, not the command.
+fn mend(store: &Store) -> Result<(), Failure> {
+    if let Some(aside) = store.layout().mend_names()? {
+        let (why, path) = (aside.why, aside.path.display());
+        commands::tell(&format!(
+            "warning: the store's list of image names was damaged ({why}) and begins anew; what was left of it is in {path}; \
+             the cache is whole: a build, a pull or `xbuild tag DIGEST NAME` gives an image its name again"
+        ));
+    }
+    Ok(())
 }
 
 /// Returns where the store is: the flag, the variable, or the user's place for data.

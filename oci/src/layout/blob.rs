@@ -211,7 +211,8 @@ impl Layout {
         Ok(Incoming { layout: self.clone(), temporary })
     }
 
-    /// Stores `bytes` under their sha256 digest; a blob that is there already is not written again.
+    /// Stores `bytes` under their sha256 digest; the same ones that are there already are not written again, a damaged
+    /// blob is replaced (CACHE-05).
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::NoSpace`].
@@ -229,12 +230,24 @@ impl Layout {
 
     fn put_by(&self, algorithm: Algorithm, bytes: &[u8]) -> Result<Digest> {
         let digest = algorithm.digest(bytes);
-        if self.size(&digest)? == Some(bytes.len() as u64) {
+        if self.size(&digest)? == Some(bytes.len() as u64) && self.holds(&digest, bytes)? {
             return Ok(digest);
         }
         let mut writer = self.writer_by(algorithm)?;
         writer.write_all(bytes).map_err(Error::io("write", &self.blob_path(&digest)))?;
         Ok(writer.finish()?.digest)
+    }
+
+    /// Whether the blob is there and consists of `bytes`. One that cannot be read does not hold them.
+    fn holds(&self, digest: &Digest, bytes: &[u8]) -> Result<bool> {
+        let mut found = Vec::with_capacity(bytes.len());
+        let file = match self.open_blob(digest) {
+            Ok(file) => file,
+            Err(Error::MissingBlob { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let read = file.take(bytes.len() as u64 + 1).read_to_end(&mut found);
+        Ok(read.is_ok() && found == bytes)
     }
 
     /// Copies a blob of another layout, verified on the way. Errors name the side that they are about.

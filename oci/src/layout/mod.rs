@@ -12,6 +12,7 @@
 //! of one image carry as `ref.name`, would be ambiguous among many images.
 
 mod blob;
+mod mend;
 mod names;
 
 use std::fs::File;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 pub use blob::{BlobWriter, Incoming, VerifiedReader, Written};
+pub use mend::SetAside;
 pub use names::{CONTAINERD_NAME, Named, REF_NAME};
 
 use crate::digest::Algorithm;

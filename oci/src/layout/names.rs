@@ -54,7 +54,9 @@ impl Layout {
             digest_of(&descriptor)?;
             Ok(Named { name: name_of(value).unwrap_or_default().to_owned(), descriptor })
         };
-        entries(&index).iter().map(entry).collect()
+        let manifests = index.get("manifests").and_then(Value::as_array);
+        let manifests = manifests.ok_or_else(|| self.bad_index("it has no manifests".to_owned()))?;
+        manifests.iter().map(entry).collect()
     }
 
     /// Returns what `name` stands for: a full name, a short one, or the text of an entry's `ref.name`.
@@ -184,7 +186,7 @@ impl Layout {
         temporary.persist(&path)
     }
 
-    fn lock_index(&self) -> Result<File> {
+    pub(super) fn lock_index(&self) -> Result<File> {
         let path = self.root.join("oci-layout");
         let file = self.open_file("oci-layout")?;
         rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockExclusive))
@@ -208,17 +210,13 @@ impl Layout {
         serde_json::from_slice(&bytes).map_err(|error| self.bad_index(error.to_string()))
     }
 
-    fn index_path(&self) -> PathBuf {
+    pub(super) fn index_path(&self) -> PathBuf {
         self.root.join("index.json")
     }
 
     fn bad_index(&self, what: String) -> Error {
         Error::NoLayout { path: self.root.clone(), what: format!("index.json: {what}") }
     }
-}
-
-fn entries(index: &Value) -> &[Value] {
-    index.get("manifests").and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// The name under which an index lists what `asked` means: its full form, else the very text, as foreign tools write

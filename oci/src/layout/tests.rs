@@ -176,6 +176,42 @@ fn cache_05_a_flipped_bit_is_noticed_by_every_reader() {
 }
 
 #[test]
+fn cache_05_a_damaged_document_that_is_stored_again_is_whole_again() {
+    let (_directory, layout) = layout();
+    let digest = layout.put(b"{}").unwrap();
+    for damaged in [&b"{ "[..], b"", b"{}{}"] {
+        std::fs::write(layout.blob_path(&digest), damaged).unwrap();
+        layout.put(b"{}").unwrap();
+        assert_eq!(std::fs::read(layout.blob_path(&digest)).unwrap(), b"{}", "{damaged:?}");
+    }
+}
+
+#[test]
+fn a_damaged_list_of_names_is_set_aside() {
+    let (_directory, layout) = layout();
+    let index = layout.root().join("index.json");
+    let image = image(&layout, "x");
+    layout.tag(&"kept".parse().unwrap(), &image).unwrap();
+    assert_eq!(layout.mend_names().unwrap(), None);
+    assert_eq!(layout.names().unwrap().len(), 1);
+    let whole = std::fs::read(&index).unwrap();
+    for length in (0..whole.len()).step_by(7) {
+        std::fs::write(&index, &whole[..length]).unwrap();
+        let aside = layout.mend_names().unwrap().expect("it was cut short");
+        assert_eq!(std::fs::read(&aside.path).unwrap(), &whole[..length], "{}", aside.why);
+        assert_eq!(layout.names().unwrap(), []);
+        layout.tag(&"again".parse().unwrap(), &image).unwrap();
+    }
+    for bad in [&b"{}"[..], br#"{"manifests":3}"#, &[0; 100]] {
+        std::fs::write(&index, bad).unwrap();
+        assert!(layout.mend_names().unwrap().is_some());
+    }
+    std::fs::remove_file(&index).unwrap();
+    assert_eq!(layout.mend_names().unwrap().unwrap().why, "index.json: the file is missing");
+    assert_eq!(layout.names().unwrap(), []);
+}
+
+#[test]
 fn copies_are_verified_and_errors_name_their_side() {
     let ((_one, from), (_two, to)) = (layout(), layout());
     let bytes = vec![7; 300_000];

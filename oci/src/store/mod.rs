@@ -69,7 +69,7 @@ impl Store {
             initialise(&root)?;
         }
         let journal = Arc::new(Journal::open(&root));
-        let layout = Layout::open(&root.join("images")).or_else(|_| Layout::create(&root.join("images")))?;
+        let layout = Layout::restore(&root.join("images"))?;
         Ok(Self { layout: layout.with_journal(journal.clone()), journal, root: Arc::new(root) })
     }
 
@@ -157,6 +157,8 @@ fn read_version(root: &Path) -> Result<Option<u32>> {
     };
     match text.trim().parse() {
         Ok(version @ 1..=FORMAT) => Ok(Some(version)),
+        // A power failure can leave a file without its bytes: the store is initialised again, and keeps what it has.
+        _ if text.trim().trim_matches('\0').is_empty() => Ok(None),
         _ => {
             let found = text.trim().chars().take(20).collect();
             Err(Error::Version { path: root.to_owned(), found, known: FORMAT })
@@ -180,7 +182,7 @@ fn initialise(root: &Path) -> Result<()> {
         let path = root.join(name);
         DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(Error::io("create", &path))?;
     }
-    Layout::create(&root.join("images"))?;
+    Layout::restore(&root.join("images"))?;
     lock::replace(&root.join("tmp"), &root.join("version"), format!("{FORMAT}\n").as_bytes())
 }
 
@@ -188,7 +190,10 @@ fn initialise(root: &Path) -> Result<()> {
 fn check_empty(root: &Path) -> Result<()> {
     for entry in std::fs::read_dir(root).map_err(Error::io("read", root))? {
         let name = entry.map_err(Error::io("read", root))?.file_name();
-        let ours = ["images", "lost+found"].into_iter().chain(DIRECTORIES).any(|known| name == *known);
+        let ours = ["images", "lost+found", "version", "gc.lock"]
+            .into_iter()
+            .chain(DIRECTORIES)
+            .any(|known| name == *known);
         if !ours {
             let what = format!(
                 "it holds {name:?} and has no file `version` — choose an empty directory with --root"

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::digest::Algorithm;
+use crate::layout::LAYOUT_FILE;
 use crate::lock::Attempt;
 use crate::{DiffId, Digest, document};
 
@@ -49,7 +50,7 @@ fn cache_01_a_store_is_its_owners_alone() {
 #[test]
 fn cache_07_newer_stores_and_foreign_directories_are_refused() {
     let (directory, store) = store();
-    for version in ["2\n", "0", "", "x"] {
+    for version in ["2\n", "0", "x"] {
         std::fs::write(store.root().join("version"), version).unwrap();
         assert!(matches!(Store::open(store.root()), Err(Error::Version { .. })), "{version:?}");
     }
@@ -68,6 +69,22 @@ fn a_half_made_store_is_completed() {
     super::remove_tree(&store.root().join("images")).unwrap();
     let again = Store::open(store.root()).unwrap();
     assert_eq!(again.layout().names().unwrap(), [], "missing images are a miss, not an error");
+}
+
+#[test]
+fn files_that_a_power_failure_emptied_are_written_anew_and_the_rest_is_kept() {
+    let (_directory, store) = store();
+    let digest = store.layout().put(b"kept").unwrap();
+    for damage in [&b""[..], &[0; 8], b"\n"] {
+        for name in ["version", "images/oci-layout"] {
+            std::fs::write(store.root().join(name), damage).unwrap();
+        }
+        let again = Store::open(store.root()).unwrap();
+        assert!(again.layout().has(&digest).unwrap());
+        assert_eq!(again.layout().names().unwrap(), []);
+        assert_eq!(std::fs::read(store.root().join("version")).unwrap(), b"1\n");
+        assert_eq!(std::fs::read(store.root().join("images/oci-layout")).unwrap(), LAYOUT_FILE.as_bytes());
+    }
 }
 
 #[test]
