@@ -317,7 +317,11 @@ mod tests {
         for (types, kind, ordinary) in [
             (Types::Oci, "oci.image.layer.nondistributable.v1.tar", "oci.image.layer.v1.tar"),
             (Types::Docker, "docker.image.rootfs.foreign.diff.tar.gzip", "docker.image.rootfs.diff.tar.gzip"),
-            (Types::Docker, "oci.image.layer.nondistributable.v1.tar+zstd", "docker.image.rootfs.diff.tar.zstd"),
+            (
+                Types::Docker,
+                "oci.image.layer.nondistributable.v1.tar+zstd",
+                "docker.image.rootfs.diff.tar.zstd",
+            ),
         ] {
             let kind = format!("application/vnd.{kind}");
             let bare = document::descriptor(&kind, Digest::of(b"f"), 1);
