@@ -40,7 +40,10 @@ pub(super) struct RangeStream {
     skip: u64,
     /// The byte after the last that the connection may carry.
     until: u64,
+    /// `offset` when the connection was made.
+    begun: u64,
     answered: Answered,
+    ranges: Ranges,
     answer: Option<Answer>,
     sharing: Sharing,
     retrier: Retrier,
@@ -53,6 +56,15 @@ enum Answered {
     AsAsked,
     /// It ignored the Range.
     Whole,
+}
+
+/// Whether the present source is asked for ranges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ranges {
+    /// It is, where not everything is needed.
+    Asked,
+    /// It refused one, and is asked for everything.
+    Refused,
 }
 
 /// Progress after which earlier failures are forgotten. A server that breaks off after every byte must not keep
@@ -88,7 +100,9 @@ impl Client {
             settled: range.start,
             skip: 0,
             until: 0,
+            begun: range.start,
             answered: Answered::AsAsked,
+            ranges: Ranges::Asked,
             answer: None,
             sharing,
             retrier,
@@ -192,6 +206,9 @@ impl RangeStream {
         self.open().await?;
         let mut answer = self.answer.take().expect("it is open");
         let Some(mut chunk) = answer.chunk().await? else {
+            if self.is_short_answer() {
+                return Ok(Bytes::new());
+            }
             let (host, what, received) = (answer.host(), self.what(), self.offset);
             let encoded = answer.encoded(&what);
             return Err(encoded.unwrap_or(Problem::Truncated { host, what, received, size: self.end }));
@@ -217,6 +234,13 @@ impl RangeStream {
         Ok(chunk)
     }
 
+    /// Whether all came that was announced, and that was a part of what was asked for: a server may send less (RFC 9110
+    /// §15.3.7), and is asked for the rest. Crumbs are another thing.
+    fn is_short_answer(&self) -> bool {
+        let (sent, asked) = (self.until - self.begun, self.end - self.begun);
+        self.offset == self.until && sent < asked && (sent >= PROGRESS || sent * 2 >= asked)
+    }
+
     /// Waits briefly for the end of a body whose bytes are all there: it makes the connection free again, or shows
     /// what is too much.
     async fn await_end(&self, mut answer: Answer) -> Result<(), Problem> {
@@ -234,6 +258,11 @@ impl RangeStream {
             self.retrier.reset();
         }
         self.settled = self.offset;
+        if self.ranges == Ranges::Asked && self.range_header().is_some() && is_no(&problem) {
+            // Whoever refuses a part may still send the whole, of which the rest is taken.
+            self.ranges = Ranges::Refused;
+            return Ok(());
+        }
         match self.retrier.pause(problem).await {
             Ok(()) => Ok(()),
             // What a mirror sent so far is kept, so the next source continues where it stopped. Wrong bytes cannot
@@ -260,11 +289,11 @@ impl RangeStream {
             request.headers.insert(RANGE, range);
         }
         let answer = self.client.exchange(&endpoint, &request).await?;
-        self.answered = Answered::AsAsked;
+        (self.answered, self.begun) = (Answered::AsAsked, self.offset);
         match answer.status() {
             StatusCode::OK => {
                 (self.skip, self.until) = (self.offset, self.size);
-                if asked {
+                if asked || self.ranges == Ranges::Refused {
                     self.answered = Answered::Whole;
                 }
             }
@@ -284,6 +313,7 @@ impl RangeStream {
     fn range_header(&self) -> Option<HeaderValue> {
         let text = match (self.offset, self.end) {
             (0, end) if end == self.size => return None,
+            _ if self.ranges == Ranges::Refused => return None,
             (offset, end) if end == self.size => format!("bytes={offset}-"),
             (offset, end) => format!("bytes={offset}-{}", end - 1),
         };
@@ -320,6 +350,15 @@ impl RangeStream {
     fn too_large(&self, answer: &Answer, limit: u64) -> Problem {
         let what = self.what();
         answer.encoded(&what).unwrap_or_else(|| Problem::TooLarge { host: answer.host(), what, limit })
+    }
+}
+
+/// Whether a server has said no.
+fn is_no(problem: &Problem) -> bool {
+    match problem {
+        Problem::Status { status, .. } => !super::retry::is_transient(*status),
+        Problem::Unauthorized { .. } => true,
+        _ => false,
     }
 }
 

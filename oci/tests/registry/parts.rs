@@ -148,6 +148,48 @@ async fn a_part_that_breaks_goes_on_where_it_broke() {
 }
 
 #[tokio::test]
+async fn a_server_that_sends_less_than_was_asked_is_asked_for_the_rest() {
+    let blob = noise(14, SIZE);
+    // Half of what is asked for, and never more than its limit.
+    for limit in [PART, 70_000] {
+        let body = blob.clone();
+        let server = registry(&blob, move |_, range, _| {
+            let length = range.len().div_ceil(2).max(range.len().min(limit));
+            partial(&body, range.start..range.start + length.min(limit))
+        });
+        assert_eq!(read(&server, &blob).await.unwrap(), blob, "{limit}");
+    }
+    let body = blob.clone();
+    let halving = registry(&blob, move |_, range, _| {
+        partial(&body, range.start..range.start + range.len().div_ceil(2))
+    });
+    assert_eq!(read(&halving, &blob).await.unwrap(), blob);
+}
+
+#[tokio::test]
+async fn a_part_that_is_refused_is_taken_from_the_whole() {
+    let blob = noise(15, SIZE);
+    for status in [400, 403, 416] {
+        let (gate, body, wholes) =
+            (Arc::new(AtomicBool::new(false)), blob.clone(), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&wholes);
+        let server = Server::start(move |request| match asked(request) {
+            None if count.fetch_add(1, Ordering::SeqCst) == 0 => {
+                Reply { hold: Some((HELD, gate.clone())), ..Reply::new(200).body(body.clone()) }
+            }
+            None => Reply::new(200).body(body.clone()),
+            Some(range) if range.start > SIZE / 2 => {
+                gate.store(true, Ordering::SeqCst);
+                Reply::new(status)
+            }
+            Some(range) => partial(&body, range),
+        });
+        assert_eq!(read(&server, &blob).await.unwrap(), blob, "{status}");
+        assert!(wholes.load(Ordering::SeqCst) > 1, "{status}");
+    }
+}
+
+#[tokio::test]
 async fn a_part_that_always_breaks_ends_the_pull() {
     let blob = noise(7, SIZE);
     let server = registry(&blob, |_, range, right| if range.end == SIZE { right.cut(0) } else { right });
