@@ -33,6 +33,7 @@ mod sha512;
 mod sources;
 mod stacked;
 mod tidy;
+mod together;
 
 /// Says that a test cannot run here; fails it instead under XBUILD_TEST_STRICT=1.
 fn skip(why: &str) {
