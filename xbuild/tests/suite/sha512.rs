@@ -167,7 +167,7 @@ fn img_01_a_spoilt_layout_by_sha512_is_refused_and_leaves_nothing() {
         if spoilt == Spoilt::DiffId {
             // The step that reads it first is not to blame.
             check_refused(&run, 4, "error: FROM ");
-            check_refused(&run, 4, "/Dockerfile:1 — layer sha512:");
+            check_refused(&run, 4, " — Dockerfile:1 — layer sha512:");
             assert!(run.stderr.contains(">>> FROM base"), "{}", run.stderr);
         }
         let kept = Layout::open(&scratch.layout()).unwrap();

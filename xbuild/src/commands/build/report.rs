@@ -7,6 +7,7 @@ use frontend::instruction::InstructionKind;
 use frontend::lower::{Asked, MISSING_SOURCE, Need, REFUSED};
 use frontend::{Diagnostic, File, Severity, render};
 use oci::Digest;
+use oci::reference::Reference;
 use solver::SolveError;
 
 use crate::bases::Bases;
@@ -124,21 +125,24 @@ pub fn solve(
     name: &str,
     file: &File,
 ) -> Failure {
-    let guilty = |id| match error {
-        // Whichever step reads a base first meets what is wrong with it.
-        SolveError::Step { source: StepError::Layer { layer, .. }, .. } => {
-            base_of(graph, bases, layer).unwrap_or(id)
-        }
+    // Whichever step reads a base first meets what is wrong with it.
+    let base = match error {
+        SolveError::Step { source: StepError::Layer { layer, .. }, .. } => base_of(graph, bases, layer),
         SolveError::Step { .. }
         | SolveError::Record(_)
         | SolveError::Vanishing { .. }
-        | SolveError::Cancelled => id,
+        | SolveError::Cancelled => None,
     };
-    let failure = from::solve(error, |id| describe(graph, guilty(id), name));
+    let lines = base.map(|id| from_of(file, &graph.step(id).op));
+    let failure = from::solve(error, |id| match (base, lines) {
+        (Some(base), Some((line @ 1.., _))) => format!("{} — {name}:{line}", graph.step(base).label.text),
+        (Some(base), _) => graph.step(base).label.text.clone(),
+        (None, _) => describe(graph, id, name),
+    });
     match error {
         SolveError::Step { id, .. } => {
-            let excerpt = excerpt(file, graph.step(guilty(*id)).label.lines);
-            failure.with_detail(excerpt)
+            let lines = lines.unwrap_or(graph.step(*id).label.lines);
+            failure.with_detail(excerpt(file, lines))
         }
         SolveError::Record(_) | SolveError::Vanishing { .. } | SolveError::Cancelled => failure,
     }
@@ -156,6 +160,23 @@ fn base_of(graph: &StepGraph, bases: &Bases, layer: &str) -> Option<StepId> {
         Op::Local(_) | Op::Git(_) | Op::Http(_) | Op::Run(_) | Op::Copy(_) | Op::Mkdir(_) => false,
     });
     found.map(|(id, _)| id)
+}
+
+/// Returns the lines of the FROM that names a base, 0 where that is not clear: bases belong to no single instruction.
+fn from_of(file: &File, base: &Op) -> (u32, u32) {
+    let froms = file.instructions.iter().filter_map(|instruction| match &instruction.kind {
+        InstructionKind::From(from) => Some((&from.image.value, instruction.lines)),
+        _ => None,
+    });
+    let place = |name: &str| name.parse::<Reference>().map(|reference| reference.place()).ok();
+    let wanted = match base {
+        Op::Image(image) => place(&image.reference),
+        Op::OciLayout(_) | Op::Local(_) | Op::Git(_) | Op::Http(_) => None,
+        Op::Run(_) | Op::Copy(_) | Op::Mkdir(_) => None,
+    };
+    let named = froms.clone().find(|(name, _)| wanted.is_some() && place(name) == wanted);
+    let only = froms.clone().next().filter(|_| froms.count() == 1);
+    named.or(only).map_or((0, 0), |(_, lines)| lines)
 }
 
 /// A step as failures name it: its instruction, its line, and its platform where the graph has several.
