@@ -19,7 +19,8 @@ use crate::media_type::{self, ManifestKind};
 use crate::{Digest, ImageConfig, json};
 use descriptor::{PLATFORM_KEYS, rename};
 pub use descriptor::{
-    descriptor, digest_of, from_value, is_attestation, labelled, platform_of, select, to_value,
+    descriptor, digest_of, from_value, is_attestation, kept_elsewhere, labelled, platform_of, select,
+    to_value,
 };
 pub use error::DocumentError;
 use kind::kind;

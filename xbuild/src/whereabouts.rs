@@ -69,6 +69,12 @@ pub fn others(store: &Store, digest: &Digest, first: &Reference) -> Vec<Referenc
     all
 }
 
+/// Says where a layer is that registries need not have. What a manifest names there is not followed: it may lead
+/// anywhere (reliability IMG-05).
+pub fn elsewhere(url: &str) -> String {
+    format!("the layer is marked as not to be distributed: its maker has it at {url}, which is not followed")
+}
+
 /// Says that the next place is asked.
 pub fn next(error: &oci::registry::Error, place: &Reference) -> String {
     format!("{error}; it is asked for at {}", place.place())

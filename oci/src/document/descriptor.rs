@@ -5,7 +5,16 @@ use serde_json::Value;
 
 use super::DocumentError;
 use crate::digest::DigestError;
+use crate::media_type::is_nondistributable;
 use crate::{Digest, Platform};
+
+/// Returns the first address of a layer that is marked as not to be distributed and is kept by its maker; registries
+/// need not have it.
+pub fn kept_elsewhere(descriptor: &Descriptor) -> Option<&str> {
+    let urls = descriptor.urls().as_deref().unwrap_or_default();
+    let marked = is_nondistributable(descriptor.media_type().as_ref());
+    urls.first().filter(|_| marked).map(String::as_str)
+}
 
 /// Returns a descriptor without annotations.
 pub fn descriptor(media_type: &str, digest: Digest, size: u64) -> Descriptor {

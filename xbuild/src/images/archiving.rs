@@ -14,7 +14,7 @@ use oci::reference::Reference;
 
 use super::Places;
 use super::contents::Contents;
-use super::fill::{transfer, verified_copy};
+use super::fill::{told, transfer, verified_copy};
 use super::place::Blob;
 use super::remote::Remote;
 use super::source::Source;
@@ -113,6 +113,7 @@ impl Archiving<'_> {
                 let others = source.others(digest, &reference);
                 Remote { source, references: [vec![reference], others].concat(), digest: *digest, size }
                     .write(places, out, full)
+                    .map_err(|failure| told(failure, descriptor))
             }
         }
     }

@@ -54,7 +54,10 @@ pub(super) async fn bring(
         return Ok(());
     }
     match source.blob(descriptor)? {
-        Blob::Remote(reference) => download(layout, source, reference, *digest, size).await,
+        Blob::Remote(reference) => {
+            let done = download(layout, source, reference, *digest, size).await;
+            done.map_err(|failure| told(failure, descriptor))
+        }
         Blob::Bytes(bytes) => write_blob(layout, source, digest, size, &bytes[..]),
         Blob::Foreign(extent) => tokio::task::block_in_place(|| {
             let reader = extent.open().map_err(|error| source.damaged(digest, &error.to_string()))?;
@@ -66,6 +69,17 @@ pub(super) async fn bring(
             incoming.finish_verified(digest, size)?;
             Ok(())
         }),
+    }
+}
+
+/// Adds what is known of a layer that no registry may have.
+pub(super) fn told(failure: Failure, descriptor: &Descriptor) -> Failure {
+    match document::kept_elsewhere(descriptor) {
+        Some(url) if failure.class == Class::Source => {
+            let line = format!("{} — {}", failure.line, whereabouts::elsewhere(url));
+            Failure { line, ..failure }
+        }
+        Some(_) | None => failure,
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use executor::layers::{LayerError, LayerStore};
 use oci::Digest;
 use oci::compress::ReadAhead;
+use oci::document::Descriptor;
 use oci::reference::Reference;
 use oci::registry::Arrival;
 use oci::store::Store;
@@ -57,7 +58,8 @@ impl Downloads {
     pub async fn finish(&self, blob: &Blob) -> Result<(), StepError> {
         let Some(remote) = &blob.remote else { return Ok(()) };
         let digest = oci::document::digest_of(&blob.descriptor).map_err(oci::Error::from)?;
-        self.run(&self.download(digest), remote, digest, blob.descriptor.size()).await
+        let done = self.run(&self.download(digest), remote, digest, blob.descriptor.size()).await;
+        done.map_err(|error| told(error, &blob.descriptor))
     }
 
     /// Does `work` on a thread that may block, with the decompressed archive of a blob, which is in the store
@@ -93,7 +95,7 @@ impl Downloads {
         let downloading = self.run(&download, remote, digest, blob.descriptor.size());
         // A reader of what does not arrive fails, too, but only the download knows why.
         let (downloaded, read) = tokio::join!(downloading, reading);
-        downloaded?;
+        downloaded.map_err(|error| told(error, &blob.descriptor))?;
         if !download.was_wrong.load(Ordering::Acquire) {
             return read;
         }
@@ -163,5 +165,16 @@ impl Downloads {
             // What was read of it came from nowhere that counts.
             download.was_wrong.store(true, Ordering::Release);
         }
+    }
+}
+
+/// Adds what is known of a layer that no registry may have.
+fn told(error: StepError, descriptor: &Descriptor) -> StepError {
+    match (&error, oci::document::kept_elsewhere(descriptor)) {
+        (StepError::Registry(cause), Some(url)) => StepError::Layer {
+            layer: descriptor.digest().to_string(),
+            why: format!("{cause} — {}", whereabouts::elsewhere(url)),
+        },
+        _ => error,
     }
 }

@@ -3,9 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use oci::Digest;
+use oci::media_type::{OCI_CONFIG, OCI_MANIFEST};
+
 use crate::copy::{KINDS, Kind, app, json, place};
 use crate::harness::{Registry, Run, Scratch, finish, tool, wait_until};
 use crate::proxy::{Exchange, Proxy, Rule};
+use crate::server::{Reply, Server};
 
 /// Flips a byte in the middle of the largest blob of a layout; returns its digest.
 fn damage(layout: &Path) -> String {
@@ -162,4 +166,52 @@ fn img_11_a_hostile_layout_leads_nowhere() {
     std::fs::remove_file(&largest).unwrap();
     std::fs::rename(&kept, &largest).unwrap();
     scratch.xbuild(&["copy", &source, &target]).ok();
+}
+
+/// A registry whose image has a layer that is elsewhere only.
+fn without_its_layer(url: &'static str) -> Server {
+    let layer = format!("sha256:{}", "1".repeat(64));
+    let config = serde_json::json!({
+        "architecture": "amd64", "os": "linux", "config": {},
+        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", "2".repeat(64))] },
+    });
+    let config = config.to_string();
+    let name = Digest::of(config.as_bytes()).to_string();
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": OCI_MANIFEST,
+        "config": { "mediaType": OCI_CONFIG, "digest": name, "size": config.len() },
+        "layers": [{
+            "mediaType": "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+            "digest": layer, "size": 9, "urls": [url],
+        }],
+    });
+    Server::start(move |request| match request.target.rsplit('/').next() {
+        Some("1") => Reply::new(200, manifest.to_string()).header("Content-Type", OCI_MANIFEST),
+        Some(digest) if digest == name => Reply::new(200, config.clone()),
+        Some(_) if request.target.contains("/manifests/") => {
+            Reply::new(200, manifest.to_string()).header("Content-Type", OCI_MANIFEST)
+        }
+        Some(_) | None => Reply::new(404, ""),
+    })
+}
+
+#[test]
+fn img_05_a_layer_that_is_elsewhere_only_is_called_that_and_not_fetched() {
+    let vendor = Server::start(|_| Reply::new(200, "layer"));
+    let url: &'static str = format!("http://{}/layer", vendor.host).leak();
+    let registry = without_its_layer(url);
+    let scratch = Scratch::new();
+    let image = format!("{}/a/b:1", registry.host);
+    let to = |kind: &str| format!("{kind}{}", scratch.path().join("out").display());
+    let words = ["404", "marked as not to be distributed", url];
+    for target in [to("oci-layout://"), to("oci-archive:")] {
+        scratch.xbuild(&["copy", &format!("docker://{image}"), &target]).fails(4, &words);
+    }
+    let context = scratch.context("c", &[("Dockerfile", &format!("FROM {image}\nRUN true\n"))]);
+    let arguments = ["--platform", "linux/amd64"];
+    scratch
+        .build(&context, &arguments)
+        .fails(4, &words)
+        .fails(4, &["error: FROM ", " — Dockerfile:1 — layer "]);
+    assert!(vendor.requests().is_empty());
 }
