@@ -35,6 +35,10 @@ pub fn find(layout: &Layout, name: &str) -> Result<Descriptor, Failure> {
     if let Some(descriptor) = layout.resolve(name)? {
         return Ok(descriptor);
     }
+    // As a base, an image by name and digest is that one, whatever tag the name has here.
+    if let Some((_, descriptor)) = called(layout, name)?.into_iter().next() {
+        return Ok(descriptor);
+    }
     let named = Algorithm::ALL.into_iter().find_map(|algorithm| {
         name.strip_prefix(algorithm.name())?.strip_prefix(':').map(|hex| (Some(algorithm), hex))
     });
@@ -57,6 +61,28 @@ pub fn find(layout: &Layout, name: &str) -> Result<Descriptor, Failure> {
             &["ambiguous image", name, &format!("{count} images start so"), "give more digits"],
         )),
     }
+}
+
+/// Returns the names of the repository of `NAME[:TAG]@DIGEST` that stand for that digest, with what they stand for;
+/// none where `name` is none such.
+///
+/// # Errors
+/// Store failures.
+pub fn called(layout: &Layout, name: &str) -> Result<Vec<(Reference, Descriptor)>, Failure> {
+    let wanted = name.parse::<Reference>().ok();
+    let Some((wanted, digest)) = wanted.and_then(|wanted| Some((wanted.place(), wanted.digest?))) else {
+        return Ok(Vec::new());
+    };
+    let mut found = Vec::new();
+    for entry in layout.names()? {
+        let named = entry.name.parse::<Reference>().ok().filter(|named| named.place() == wanted);
+        if let Some(named) = named
+            && entry.descriptor.digest().to_string() == digest.to_string()
+        {
+            found.push((named, entry.descriptor));
+        }
+    }
+    Ok(found)
 }
 
 /// Reads the documents of an image.
@@ -98,7 +124,8 @@ pub fn digest(descriptor: &Descriptor) -> Result<Digest, Failure> {
     Ok(document::digest_of(descriptor).map_err(oci::Error::from)?)
 }
 
-fn unknown(name: &str) -> Failure {
+/// Says that the store has no image of that name.
+pub fn unknown(name: &str) -> Failure {
     let what = "no such image in the store";
     match name.parse::<Reference>() {
         Err(ReferenceError { reason, .. }) if reason != Reason::Identifier => {

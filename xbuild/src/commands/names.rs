@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use oci::Digest;
 use oci::layout::Layout;
+use oci::reference::Reference;
 
 use super::print;
 use crate::args::{RmiArgs, TagArgs};
@@ -42,11 +43,25 @@ pub fn remove(layout: &Layout, args: &RmiArgs) -> Result<(), Failure> {
     for name in &args.images {
         if layout.resolve(name)?.is_some() {
             untag(layout, name)?;
-        } else {
-            remove_all(layout, &image::digest(&image::find(layout, name)?)?)?;
+            continue;
+        }
+        let found = image::find(layout, name)?;
+        match name.parse::<Reference>() {
+            Ok(named) if named.digest.is_some() => untag_all(layout, name, named.tag.as_deref())?,
+            Ok(_) | Err(_) => remove_all(layout, &image::digest(&found)?)?,
         }
     }
     Ok(())
+}
+
+/// Takes away the names of a repository that stand for a digest: that with the tag, where one is given.
+fn untag_all(layout: &Layout, name: &str, tag: Option<&str>) -> Result<(), Failure> {
+    let mut called = image::called(layout, name)?;
+    called.retain(|(named, _)| tag.is_none() || named.tag.as_deref() == tag);
+    if called.is_empty() {
+        return Err(image::unknown(name));
+    }
+    called.iter().try_for_each(|(named, _)| untag(layout, &named.to_string()))
 }
 
 /// Takes away every name of an image, and its entry without one.

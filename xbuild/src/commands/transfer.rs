@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use oci::digest::Algorithm;
 use oci::document::Root;
+use oci::layout::Layout;
 use oci::reference::Reference;
 
 use super::send::{self, There};
@@ -59,7 +59,7 @@ pub fn push(args: &PushArgs, root: PathBuf) -> Result<(), Failure> {
     let pushing = async {
         match &location {
             Location::Named(image) => {
-                let name = name.map_or_else(|| own_name(image), Ok)?;
+                let name = name.map_or_else(|| own_name(places.store()?.layout(), image), Ok)?;
                 stored(&places, image, name).await
             }
             Location::Registry(_)
@@ -90,17 +90,15 @@ async fn stored(places: &Places, image: &str, name: Reference) -> Result<(), Fai
     pushed.iter().try_for_each(|pushed| print(&format!("{}\n", pushed.digest)))
 }
 
-/// The name of an image of the store as a place to push to: a digest, in full or shortened, is none.
-fn own_name(image: &str) -> Result<Reference, Failure> {
-    let algorithms = Algorithm::ALL;
-    let is_digest = |algorithm: &Algorithm| image.starts_with(&format!("{}:", algorithm.name()));
-    match algorithms.iter().any(is_digest) {
-        true => {
-            let fix = "write `xbuild push IMAGE NAME`";
-            Err(Failure::new(Class::Usage, &["no name to push to", image, "a digest has none", fix]))
-        }
-        false => reference(image),
+/// The name of an image of the store as a place to push to: a digest by which it is found, in full or shortened, is
+/// none.
+fn own_name(layout: &Layout, image: &str) -> Result<Reference, Failure> {
+    image::find(layout, image)?;
+    if layout.resolve(image)?.is_some() || !image::called(layout, image)?.is_empty() {
+        return reference(image);
     }
+    let fix = "write `xbuild push IMAGE NAME`";
+    Err(Failure::new(Class::Usage, &["no name to push to", image, "a digest has none", fix]))
 }
 
 /// A name to push to, with or without `docker://`.

@@ -235,6 +235,34 @@ fn an_image_without_a_name_is_meant_by_its_digest_alone() {
 }
 
 #[test]
+fn a_name_with_a_digest_is_that_image_in_every_command() {
+    let scratch = Scratch::new();
+    let context = scratch.context("c", &[("Dockerfile", "FROM scratch\nCOPY f /f\n"), ("f", "x")]);
+    let digest = scratch.digest(&context, &["-t", "127.0.0.1:1/app:1"]);
+    let other = format!("sha256:{}", "0".repeat(64));
+    for name in ["127.0.0.1:1/app:1", "127.0.0.1:1/app", "127.0.0.1:1/app:gone"] {
+        let name = format!("{name}@{digest}");
+        for command in [&["inspect", &name][..], &["history", &name], &["tag", &name, "q:1"]] {
+            scratch.xbuild(command).ok();
+        }
+        scratch.xbuild(&["push", &name]).fails(8, &["push 127.0.0.1:1/app", "connection refused"]);
+    }
+    for name in [format!("127.0.0.1:1/b@{digest}"), format!("127.0.0.1:1/app:1@{other}")] {
+        for command in [&["inspect", &name][..], &["push", &name], &["rmi", &name]] {
+            scratch.xbuild(command).fails(4, &["no such image in the store", &name]);
+        }
+    }
+    // Digits by which an image is found are no repository.
+    for digits in [&digest[..], &digest[..20], &digest[7..19]] {
+        scratch.xbuild(&["push", digits]).fails(2, &["no name to push to", "a digest has none"]);
+    }
+    scratch.xbuild(&["rmi", &format!("127.0.0.1:1/app:gone@{digest}")]).fails(4, &["no such image"]);
+    let removed = scratch.xbuild(&["rmi", &format!("127.0.0.1:1/app:1@{digest}")]).ok().stdout;
+    assert_eq!(removed, "untagged 127.0.0.1:1/app:1\n");
+    scratch.xbuild(&["inspect", &format!("q@{digest}")]).ok();
+}
+
+#[test]
 fn secrets_never_reach_the_store_or_the_log() {
     let scratch = Scratch::new().with_busybox();
     let canary = "canary-5d41402abc4b2a76";
