@@ -38,32 +38,37 @@ impl Contents {
         let (documents, listed, blobs) = (Vec::new(), Vec::new(), BTreeMap::new());
         let mut contents = Self { root: root.clone(), documents, listed, blobs };
         // A stack of what is to be done: an index is added after what it names.
-        let mut pending = vec![Task::Read(root, source.root.clone(), 0)];
+        let mut pending = vec![Task::Read(Box::new((root, source.root.clone(), 0)))];
         let mut count = 0_usize;
         while let Some(task) = pending.pop() {
             match task {
-                Task::Add(root) => contents.add(root),
-                Task::Read(listed, Root::Manifest(manifest), _) => {
-                    contents.listed.push(listed);
-                    contents.add_manifest(manifest)?;
-                }
-                Task::Read(_, Root::Index(index), depth) => {
-                    let children = index.parsed.manifests().clone();
-                    pending.push(Task::Add(Root::Index(index)));
-                    count += children.len();
-                    if depth >= INDEX_DEPTH || count > MANIFESTS {
-                        return Err(oci::Error::document(source.shown.clone(), DocumentError::TooDeep).into());
+                Task::Add(root) => contents.add(*root),
+                Task::Read(task) => match *task {
+                    (listed, Root::Manifest(manifest), _) => {
+                        contents.listed.push(listed);
+                        contents.add_manifest(manifest)?;
                     }
-                    for child in children.into_iter().rev() {
-                        match media_type::manifest_kind(child.media_type().as_ref()) {
-                            Some(ManifestKind::Manifest | ManifestKind::Index | ManifestKind::Schema1) => {
-                                let document = source.document(&child).await?;
-                                pending.push(Task::Read(child, document, depth + 1));
+                    (_, Root::Index(index), depth) => {
+                        let children = index.parsed.manifests().clone();
+                        pending.push(Task::Add(Box::new(Root::Index(index))));
+                        count += children.len();
+                        if depth >= INDEX_DEPTH || count > MANIFESTS {
+                            let shown = source.shown.clone();
+                            return Err(oci::Error::document(shown, DocumentError::TooDeep).into());
+                        }
+                        for child in children.into_iter().rev() {
+                            match media_type::manifest_kind(child.media_type().as_ref()) {
+                                Some(
+                                    ManifestKind::Manifest | ManifestKind::Index | ManifestKind::Schema1,
+                                ) => {
+                                    let document = source.document(&child).await?;
+                                    pending.push(Task::Read(Box::new((child, document, depth + 1))));
+                                }
+                                None => contents.add_blob(&child)?,
                             }
-                            None => contents.add_blob(&child)?,
                         }
                     }
-                }
+                },
             }
         }
         Ok(contents)
@@ -108,8 +113,8 @@ impl Contents {
 /// What is to be done with a document.
 enum Task {
     /// As it is listed, and how deep.
-    Read(Descriptor, Root, usize),
-    Add(Root),
+    Read(Box<(Descriptor, Root, usize)>),
+    Add(Box<Root>),
 }
 
 /// Returns the platforms of an index's images, attestations left out.
