@@ -82,7 +82,7 @@ struct Chunk {
 }
 
 /// Bytes that are taken in at once: what is behind the end of a chunk is moved to the next one.
-const INTAKE: usize = 64 << 10;
+const INTAKE: usize = 256 << 10;
 
 /// More threads gain nothing: hashing the tar is serial and as fast as eight of them.
 const MOST_THREADS: usize = 8;

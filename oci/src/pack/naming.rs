@@ -26,7 +26,8 @@ pub(super) enum Part {
 pub(super) struct Naming {
     /// What follows in the chunk and is not in its name yet.
     parts: VecDeque<(Part, usize)>,
-    hasher: blake3::Hasher,
+    /// What the name is a hash of; less than the chunk, since files are in it as hashes.
+    text: Vec<u8>,
     nameless: bool,
     /// How much of the chunk is in its name.
     named: usize,
@@ -45,12 +46,15 @@ impl Naming {
             let length = (*left).min(end - self.named);
             match part {
                 Part::Bytes => {
-                    self.hasher.update(&[0]).update(&(length as u64).to_le_bytes());
-                    self.hasher.update(&chunk[self.named..self.named + length]);
+                    self.text.push(0);
+                    self.text.extend_from_slice(&(length as u64).to_le_bytes());
+                    self.text.extend_from_slice(&chunk[self.named..self.named + length]);
                 }
                 Part::File(hash, offset) => {
-                    self.hasher.update(&[1]).update(&hash.0).update(&offset.to_le_bytes());
-                    self.hasher.update(&(length as u64).to_le_bytes());
+                    self.text.push(1);
+                    self.text.extend_from_slice(&hash.0);
+                    self.text.extend_from_slice(&offset.to_le_bytes());
+                    self.text.extend_from_slice(&(length as u64).to_le_bytes());
                     *offset += length as u64;
                 }
                 Part::Unknown => self.nameless = true,
@@ -65,8 +69,8 @@ impl Naming {
 
     /// Returns the name of the chunk that ends here.
     pub(super) fn take(&mut self) -> Option<ChunkName> {
-        let name = (!self.nameless).then(|| ChunkName(self.hasher.finalize().into()));
-        self.hasher.reset();
+        let name = (!self.nameless).then(|| ChunkName(blake3::hash(&self.text).into()));
+        self.text.clear();
         (self.nameless, self.named) = (false, 0);
         name
     }

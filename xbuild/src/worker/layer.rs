@@ -23,7 +23,7 @@ use super::download::Downloads;
 use super::error::StepError;
 pub use super::packed::{Blob, Settled};
 use super::packed::{Packing, id_of, resolved, settled, wait};
-use super::stacked::Stacked;
+use super::stacked::{Stacked, unpack};
 use crate::registries::Registries;
 
 /// Whose unpacked layers these are.
@@ -400,7 +400,8 @@ impl Layers {
         let layer = &stack[position];
         if let Origin::Planned { items, .. } = &layer.origin {
             let index = layer.index.get().expect("a planned layer is made with its index");
-            return self.unpack_items(index, items()).await;
+            let (scratch, index, items) = (self.build.scratch()?, Arc::clone(index), items());
+            return blocking(move || unpack(&scratch, &index, items)).await;
         }
         let ids = self.ids(stack, position).await?;
         if let Some(path) = ids.iter().find_map(|id| self.unpacked(*id)) {
@@ -451,25 +452,6 @@ impl Layers {
             }
         }
         Ok(stack[..position].iter().map(|layer| layer.place().map(Path::to_owned)).collect())
-    }
-
-    /// Unpacks planned entries into a directory of this build.
-    async fn unpack_items(&self, index: &Arc<LayerIndex>, items: Vec<Item>) -> Result<PathBuf, StepError> {
-        let directory = self.build.scratch()?.join("fs");
-        let index = Arc::clone(index);
-        blocking(move || {
-            std::fs::create_dir(&directory).map_err(StepError::io("make directory", &directory))?;
-            let root = tree::open_root(&directory).map_err(StepError::io("open", &directory))?;
-            let root = std::os::fd::AsFd::as_fd(&root);
-            // Plan and index are in one order.
-            let mut items = items.into_iter();
-            executor::unpack::unpack_index(root, &index, FLAVOUR, &mut |entry| {
-                let item = items.find(|item| item.entry.path == entry.path);
-                Ok(item.map_or(oci::pack::Content::None, |item| item.content))
-            })?;
-            Ok(directory)
-        })
-        .await
     }
 
     /// Moves what this build unpacked or wrote to where later builds find it. To be called when no step runs.

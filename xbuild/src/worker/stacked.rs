@@ -4,7 +4,6 @@
 //! Only overlays can take such a layer. Whoever reads files gets it unpacked, and so does whoever finds no earlier
 //! layer, no index of it, or too many changes: this is never needed, only quicker.
 
-use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -149,16 +148,16 @@ fn is_little(index: &LayerIndex) -> bool {
         && index.entries().iter().map(oci::layer::Entry::size).sum::<u64>() < FEW_BYTES
 }
 
-/// Unpacks changes into `fs` of a directory, with the bytes that the items have.
-fn unpack(directory: &Path, changes: &LayerIndex, items: Vec<Item>) -> Result<PathBuf, StepError> {
+/// Unpacks an index into `fs` of a directory, with the bytes that the items have. Both are in path order, and the items are
+/// at least those of the index.
+pub(super) fn unpack(directory: &Path, index: &LayerIndex, items: Vec<Item>) -> Result<PathBuf, StepError> {
     let fs = directory.join("fs");
     std::fs::create_dir(&fs).map_err(StepError::io("make directory", &fs))?;
     let root = executor::tree::open_root(&fs).map_err(StepError::io("open", &fs))?;
-    let wanted = items.into_iter().filter(|item| changes.get(&item.entry.path).is_some());
-    let mut contents: BTreeMap<PathBuf, Content> =
-        wanted.map(|item| (item.entry.path, item.content)).collect();
-    executor::unpack::unpack_index(root.as_fd(), changes, FLAVOUR, &mut |entry| {
-        Ok(contents.remove(&entry.path).unwrap_or(Content::None))
+    let mut items = items.into_iter();
+    executor::unpack::unpack_index(root.as_fd(), index, FLAVOUR, &mut |entry| {
+        let item = items.find(|item| item.entry.path == entry.path);
+        Ok(item.map_or(Content::None, |item| item.content))
     })?;
     Ok(fs)
 }
