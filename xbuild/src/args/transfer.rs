@@ -65,7 +65,8 @@ pub struct CopyArgs {
 /// Options of `xbuild load`.
 #[derive(Debug, Args)]
 pub struct LoadArgs {
-    /// Archive of `docker save`, `podman save` or `xbuild save` (default: standard input), or a layout directory
+    /// Archive of `docker save`, `podman save` or `xbuild save` (default: standard input), a layout directory, or either
+    /// as a place, which may name one image: oci-layout://DIR[:TAG]
     #[arg(short, long, value_name = "FILE")]
     pub input: Option<PathBuf>,
     /// Name instead of those in the archive (repeatable)

@@ -1,4 +1,4 @@
-//! `xbuild load`: the images of an archive into the store, under the names that they have in it.
+//! `xbuild load`: the images of an archive or a layout into the store, under the names that they have in it.
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -50,12 +50,28 @@ pub fn run(args: &LoadArgs, root: PathBuf) -> Result<(), Failure> {
     super::await_result(loading)
 }
 
+/// Opens what a path, or a place as other commands have it, holds: all images unless one is named.
 async fn open(places: &Places, input: &Path) -> Result<Vec<Source>, Failure> {
-    if input.is_dir() {
-        let layout = Location::Layout(input.to_owned(), Version::default());
-        return Ok(vec![Source::open(places, &layout, Absent::Refuse).await?]);
+    let all = Version::default();
+    let sources = match input.to_str().map(Location::explicit).transpose()?.flatten() {
+        None if input.is_dir() => images::listed(places, input)?,
+        None => images::archived(places, input)?,
+        Some(Location::Layout(path, version)) if version == all => images::listed(places, &path)?,
+        Some(Location::OciArchive(path, version)) if version == all => images::archived(places, &path)?,
+        Some(Location::DockerArchive(path, None)) => images::archived(places, &path)?,
+        Some(Location::Named(_) | Location::Registry(_)) => {
+            let place = format!("-i {}", input.display());
+            return Err(usage(&place, "it is in a registry", "`xbuild pull` fetches it"));
+        }
+        Some(location) => vec![Source::open(places, &location, Absent::Refuse).await?],
+    };
+    match sources.is_empty() {
+        true => Err(Failure::new(
+            Class::Source,
+            &["nothing to load", &input.display().to_string(), "it lists no image"],
+        )),
+        false => Ok(sources),
     }
-    images::archived(places, input)
 }
 
 async fn load(places: &Places, mut source: Source, names: &[Reference]) -> Result<(), Failure> {

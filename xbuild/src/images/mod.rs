@@ -37,7 +37,7 @@ pub use archiving::standard_output;
 pub use contents::Contents;
 pub use gather::gather;
 pub use push::stored;
-pub use source::{Absent, Source, archived};
+pub use source::{Absent, Source, archived, listed};
 pub use target::{abandon, into_store, write};
 pub use written::{check_digest, shown};
 

@@ -3,7 +3,7 @@
 //! Opening reads documents only; no layer is downloaded, packed or hashed for it (but for compressed layers of old
 //! Docker archives, whose digest stands nowhere).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -141,14 +141,22 @@ impl Source {
                 None => return Err(failure),
             },
         };
-        let root = layout.read_root(&chosen).map_err(foreign)?;
-        let registries = Arc::clone(&places.registries);
+        Self::of_layout(places, layout, &entries, &chosen, version)
+    }
+
+    fn of_layout(
+        places: &Places,
+        layout: Layout,
+        entries: &[Descriptor],
+        chosen: &Descriptor,
+        version: &Version,
+    ) -> Result<Self, Failure> {
         Ok(Self {
-            names: names(&entries, &chosen, version),
-            shown,
-            root,
+            shown: format!("oci-layout://{}", layout.root().display()),
+            names: names(entries, chosen, version),
+            root: layout.read_root(chosen).map_err(foreign)?,
             place: Place::Layout(layout),
-            registries,
+            registries: Arc::clone(&places.registries),
             fetched: Mutex::default(),
         })
     }
@@ -414,6 +422,21 @@ pub fn archived(places: &Places, path: &Path) -> Result<Vec<Source>, Failure> {
         }
     }
     Ok(sources)
+}
+
+/// Opens every image that a layout directory lists.
+///
+/// # Errors
+/// Source failures.
+pub fn listed(places: &Places, path: &Path) -> Result<Vec<Source>, Failure> {
+    let layout = Layout::open(path).map_err(foreign)?;
+    let entries: Vec<_> =
+        layout.names().map_err(foreign)?.into_iter().map(|named| named.descriptor).collect();
+    let version = Version::default();
+    let open = |entry: &Descriptor| Source::of_layout(places, layout.clone(), &entries, entry, &version);
+    // An image has an entry for each of its names.
+    let mut seen = BTreeSet::new();
+    entries.iter().filter(|entry| seen.insert(entry.digest().to_string())).map(open).collect()
 }
 
 fn archive_entries(archive: &Archive) -> Result<Vec<Descriptor>, Failure> {

@@ -414,3 +414,36 @@ fn tar_50_an_archive_that_grows_past_the_disk_stops_there() {
     run.fails(7, &["store"]);
     assert_eq!(left, 0, "the spooled file is left");
 }
+
+#[test]
+fn every_image_of_a_layout_is_loaded_unless_one_is_named() {
+    let scratch = Scratch::new();
+    let layout = scratch.path().join("lay");
+    for (name, text) in [("a:1", "one"), ("b:2", "two")] {
+        let context = scratch.context("c", &[("Dockerfile", "FROM scratch\nCOPY f /\n"), ("f", text)]);
+        scratch.build(&context, &["-t", name]).ok();
+        scratch.xbuild(&["copy", name, &format!("oci-layout://{}", layout.display())]).ok();
+    }
+    let layout = layout.to_str().unwrap();
+    let archive = scratch.path().join("a.tar");
+    let archive = archive.to_str().unwrap();
+    scratch.xbuild(&["save", "a:1", "-o", archive]).ok();
+    let check = |input: &str, expect: &[&str]| {
+        let fresh = Scratch::new();
+        let run = fresh.xbuild(&["load", "-i", input]).ok();
+        let names: Vec<_> =
+            run.stderr.lines().filter_map(|line| line.strip_prefix("loaded docker.io/library/")).collect();
+        assert_eq!(names, expect, "{input}: {}", run.stderr);
+        assert_eq!(run.stdout.lines().count(), expect.len());
+    };
+    check(layout, &["a:1", "b:2"]);
+    check(&format!("oci-layout://{layout}"), &["a:1", "b:2"]);
+    check(&format!("oci-layout:{layout}:2"), &["b:2"]);
+    check(&format!("docker-archive:{archive}"), &["a:1"]);
+    check(&format!("docker-archive:{archive}:a:1"), &["a:1"]);
+    check(&format!("oci-archive:{archive}"), &["a:1"]);
+    let empty = scratch.path().join("empty");
+    scratch.xbuild(&["load", "-i", "docker://h.example/x"]).fails(2, &["xbuild pull"]);
+    oci::layout::Layout::create(&empty).unwrap();
+    scratch.xbuild(&["load", "-i", empty.to_str().unwrap()]).fails(4, &["it lists no image"]);
+}
