@@ -74,7 +74,9 @@ pub fn push(args: &PushArgs, root: PathBuf) -> Result<(), Failure> {
                         &["no name to push to", &args.image, why, "write `xbuild push IMAGE NAME`"],
                     )
                 })?;
+                let shown = name.clone().with_default_tag();
                 let written = images::write(&places, source, &Location::Registry(name)).await?;
+                tell(&format!("pushed {shown}"));
                 print(&format!("{}\n", written.digest))
             }
         }

@@ -115,7 +115,12 @@ fn runners_push_by_digest_and_one_job_joins_them() {
         let runner = Scratch::new();
         let name = format!("{}/team/app-{word}", registry.host);
         let output = format!("type=image,\"name={name}\",push-by-digest=true,name-canonical=true,push=true");
-        pushed.push((name.clone(), build(&runner, platform, word, &["-o", &output])));
+        let metadata = runner.path().join("metadata.json");
+        let arguments = ["-o", &output, "--metadata-file", metadata.to_str().unwrap()];
+        pushed.push((name.clone(), build(&runner, platform, word, &arguments)));
+        let metadata: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(&metadata).unwrap()).unwrap();
+        assert_eq!(metadata["image.name"], name.as_str());
         let latest = runner.xbuild(&["inspect", "--remote", &name]);
         latest.fails(4, &["manifest unknown"]);
     }

@@ -18,6 +18,9 @@ fn a_pull_fetches_every_blob_once() {
     pulled.dedup();
     assert_eq!(pulled.len(), 2, "one of them twice: {}", run.stderr);
     fresh.xbuild(&["copy", &name, "oci-archive:-"]).ok();
+    let other = format!("{}/other", registry.host);
+    let pushed = fresh.xbuild(&["push", &format!("docker://{name}"), &other]).ok();
+    assert!(pushed.stderr.contains(&format!("pushed {other}:latest")), "{}", pushed.stderr);
     let target = fresh.path().join("l");
     let target = format!("oci-layout://{}:1", target.display());
     fresh.xbuild(&["copy", &format!("docker://{name}"), &target]).ok();
