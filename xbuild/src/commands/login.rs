@@ -148,9 +148,10 @@ fn not_kept(problem: &Problem) -> Failure {
     let text = problem.to_string();
     let fix = match text.contains("credential helper") {
         true => "install the helper, or take it out of that file",
-        false => "",
+        false => "mend that file, or name another with --authfile",
     };
-    Failure::new(Class::Environment, &["cannot change the credentials", "", &text, fix])
+    // A file about registries is wrong, or the home directory in which it would be.
+    Failure::new(Class::Usage, &["cannot change the credentials", "", &text, fix])
 }
 
 /// Returns what is asked before the file that `login` writes, where it knows the registry.

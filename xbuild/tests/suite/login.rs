@@ -200,13 +200,40 @@ fn a_helper_keeps_what_is_in_no_file() {
 }
 
 #[test]
+fn helpers_of_containers_tools_are_asked_when_no_file_knows_the_registry() {
+    let Some(guarded) = Guarded::start() else { return };
+    let home = guarded.scratch.path();
+    let asked = home.join("asked");
+    let script = format!(
+        "#!/bin/sh\ncat > {}\necho '{{\"Username\":\"ci\",\"Secret\":\"s3cret\"}}'\n",
+        asked.display()
+    );
+    let helper = home.join("docker-credential-everywhere");
+    std::fs::write(&helper, script).unwrap();
+    std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let conf = home.join("registries.conf");
+    let helpers = "credential-helpers = [\"containers-auth.json\", \"absent-here\", \"everywhere\"]\n";
+    std::fs::write(&conf, helpers).unwrap();
+    let path = format!("{}:/usr/bin:/bin", home.display());
+    let variables = [("PATH", path.as_str()), ("CONTAINERS_REGISTRIES_CONF", conf.to_str().unwrap())];
+    guarded.push(&[], &variables, "").ok();
+    assert_eq!(std::fs::read_to_string(&asked).unwrap().trim(), guarded.registry.host);
+    // A file that the command line names is all that is looked at.
+    std::fs::remove_file(&asked).unwrap();
+    let empty = home.join("empty.json");
+    std::fs::write(&empty, "{}").unwrap();
+    guarded.is_refused(guarded.push(&["--authfile", empty.to_str().unwrap()], &variables, ""));
+    assert!(!asked.exists());
+}
+
+#[test]
 fn a_helper_that_is_not_there_keeps_nothing() {
     let Some(guarded) = Guarded::start() else { return };
     let file = guarded.scratch.path().join(".docker/config.json");
     std::fs::create_dir_all(file.parent().unwrap()).unwrap();
     std::fs::write(&file, r#"{"credsStore":"absent-here"}"#).unwrap();
     let login = ["login", guarded.registry.host.as_str(), "-u", "ci", "--password-stdin"];
-    guarded.run(&login, &[], "s3cret").fails(10, &["docker-credential-absent-here", "take it out"]);
+    guarded.run(&login, &[], "s3cret").fails(2, &["docker-credential-absent-here", "take it out"]);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), r#"{"credsStore":"absent-here"}"#);
     // For reading, what others configured for a desktop stops nothing.
     let run = guarded.push(&["--username", "ci", "--password-stdin"], &[], "s3cret");
@@ -367,4 +394,15 @@ fn a_terminal_is_asked_and_does_not_show_the_password() {
     assert!(child.wait().unwrap().success());
     assert!(!String::from_utf8_lossy(&seen).contains("s3cret"), "{}", String::from_utf8_lossy(&seen));
     guarded.push(&[], &[], "").ok();
+}
+
+#[test]
+fn files_of_credentials_that_cannot_be_changed_are_mistakes_about_registries() {
+    let scratch = Scratch::new();
+    let logout = |variables: &[(&str, &str)]| run(&scratch, &["logout", "h.example"], variables, "");
+    let file = scratch.path().join("file");
+    std::fs::write(&file, "no JSON").unwrap();
+    let file = file.to_str().unwrap();
+    logout(&[("REGISTRY_AUTH_FILE", file)]).fails(2, &[file, "--authfile"]);
+    logout(&[("HOME", file)]).fails(2, &[file, "--authfile"]);
 }
