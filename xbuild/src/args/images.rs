@@ -32,6 +32,15 @@ pub struct RunArgs {
     /// Network: host or none
     #[arg(long, value_name = "MODE", default_value = "host")]
     pub network: String,
+    /// As docker has it: standard input is the program's anyway
+    #[arg(short, long, hide = true)]
+    pub interactive: bool,
+    /// As docker has it: the program is on our terminal, where there is one
+    #[arg(short, long, hide = true)]
+    pub tty: bool,
+    /// As docker has it: what the program writes is never kept
+    #[arg(long, hide = true)]
+    pub rm: bool,
     /// How registries are reached
     #[command(flatten)]
     pub registry: RegistryArgs,

@@ -12,6 +12,9 @@ use crate::args::ImagesArgs;
 use crate::failure::Failure;
 use crate::image;
 
+/// What tables show where there is no name, as docker's do.
+const NONE: &str = "<none>";
+
 struct Row {
     repository: String,
     tag: String,
@@ -48,10 +51,10 @@ fn rows(layout: &Layout) -> Result<Vec<Row>, Failure> {
             .or_else(|failure| image::read(layout, named.descriptor.clone(), any.as_ref().ok_or(failure)?));
         rows.push(Row {
             repository: reference.as_ref().map_or_else(
-                || "<none>".to_owned(),
+                || NONE.to_owned(),
                 |reference| Reference { tag: None, digest: None, ..reference.clone() }.familiar(),
             ),
-            tag: reference.and_then(|reference| reference.tag).unwrap_or_else(|| "<none>".to_owned()),
+            tag: reference.and_then(|reference| reference.tag).unwrap_or_else(|| NONE.to_owned()),
             digest: named.descriptor.digest().to_string(),
             platforms: manifests
                 .iter()
@@ -100,8 +103,9 @@ fn size(manifests: &[(Option<Platform>, Manifest)]) -> u64 {
 }
 
 fn json(row: &Row) -> serde_json::Value {
+    let or_null = |text: &str| (text != NONE).then(|| text.to_owned());
     serde_json::json!({
-        "repository": row.repository, "tag": row.tag, "digest": row.digest, "created": row.created, "size": row.size,
+        "repository": or_null(&row.repository), "tag": or_null(&row.tag), "digest": row.digest, "created": row.created, "size": row.size,
         "platforms": row.platforms,
     })
 }

@@ -164,6 +164,22 @@ pub fn signalled() -> impl Future<Output = i32> {
     }
 }
 
+/// How long what was asked to end may take before that is told.
+const BLINK: Duration = Duration::from_millis(300);
+
+/// Waits for `work`, which was asked to end, and tells where `what` takes its time.
+pub async fn until_ended<T>(what: &str, work: impl Future<Output = T>, tell: impl FnOnce(String)) -> T {
+    tokio::pin!(work);
+    tokio::select! {
+        biased;
+        done = &mut work => return done,
+        () = tokio::time::sleep(BLINK) => {
+            tell(format!("interrupted: {what} has 10 s to end; Ctrl-C again ends it at once"));
+        }
+    }
+    work.await
+}
+
 /// Says that a signalled command gives its steps their time to end.
 pub fn steps_end() {
     STEPS_END.store(true, Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! `xbuild run`: a process of an image, in the sandbox of build steps. What it writes is thrown away.
 
 use std::ffi::OsString;
+use std::io::IsTerminal as _;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,6 +46,9 @@ pub fn run(args: &RunArgs, root: &Path) -> Result<u8, Failure> {
             return Err(usage(&flag, "this network mode is not supported yet", "use host or none"));
         }
     };
+    if args.tty && !std::io::stdin().is_terminal() {
+        return Err(usage("--tty", "standard input is no terminal", "leave it out"));
+    }
     let location = Location::parse(&args.image)?;
     let platform = match super::Platforms::parse(args.platform.as_deref(), super::Platforms::Host)? {
         super::Platforms::One(platform) => platform,
@@ -124,6 +128,8 @@ async fn spec(
 /// The entrypoint with the command; a command given here replaces the image's, an entrypoint both.
 fn command(args: &RunArgs, config: &RuntimeConfig) -> Result<Vec<OsString>, Failure> {
     let entrypoint = match &args.entrypoint {
+        // As with docker: none, instead of the image's.
+        Some(program) if program.is_empty() => Vec::new(),
         Some(program) => vec![program.clone()],
         None => config.entrypoint.clone().unwrap_or_default(),
     };
@@ -208,13 +214,15 @@ async fn start(spawner: &Spawner, spec: &StepSpec) -> Result<u8, Failure> {
         signal = signalled => {
             super::steps_end();
             killer.terminate(GRACE);
-            (ended.await, Some(signal))
+            let ended = super::until_ended("the program", ended, |text| super::tell(&text)).await;
+            (ended, Some(signal))
         }
     };
     let end = ended.expect("waiting does not panic").map_err(failure::from::program)?;
     Ok(match (signal, end.status) {
-        (Some(signal), _) => Class::Signal(signal).code(),
-        (None, ExitStatus::Code(code)) => u8::try_from(code & 0xff).unwrap_or(255),
+        // Also after a signal: what the program made of it.
+        (_, ExitStatus::Code(code)) => u8::try_from(code & 0xff).unwrap_or(255),
+        (Some(signal), ExitStatus::Signal(_)) => Class::Signal(signal).code(),
         (None, ExitStatus::Signal(signal)) => Class::Signal(signal).code(),
     })
 }

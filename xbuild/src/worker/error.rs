@@ -10,7 +10,7 @@ use executor::sandbox::{ExitStatus, OutOfMemory, PidsLimit, SandboxError};
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StepError {
     /// The command ended otherwise than with 0: an outcome of the step, not an error of xbuild.
-    #[error("{}", ended(*status, oom, pids_limit))]
+    #[error("{}{}", ended(*status, oom, pids_limit), short_of(space))]
     Ended {
         /// How.
         status: ExitStatus,
@@ -18,6 +18,8 @@ pub enum StepError {
         oom: OutOfMemory,
         /// Whether a fork was refused.
         pids_limit: PidsLimit,
+        /// Where the store is and what it has left, where that is so little that it may be why.
+        space: Option<(PathBuf, u64)>,
     },
     /// The sandbox could not be set up, or the command not be started.
     #[error("{}", crate::failure::chain(&**.0))]
@@ -111,6 +113,12 @@ fn ended(status: ExitStatus, oom: &OutOfMemory, pids_limit: &PidsLimit) -> Strin
         text += &format!(" (the limit of {limit} processes was reached, see --pids-limit)");
     }
     text
+}
+
+fn short_of(space: &Option<(PathBuf, u64)>) -> String {
+    let Some((store, free)) = space else { return String::new() };
+    let (store, free) = (store.display(), oci::store::human(*free));
+    format!(" (the store {store} has {free} free — if that is why, free some, or name another with --root)")
 }
 
 macro_rules! from {

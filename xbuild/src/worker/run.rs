@@ -73,8 +73,20 @@ pub async fn run(
     match end.status {
         ExitStatus::Code(0) => Ok(Ran { upper: prepared.upper, end }),
         _ if context.is_cancelled() => Err(StepError::Stopped),
-        status => Err(StepError::Ended { status, oom: end.oom, pids_limit: end.pids_limit }),
+        status => {
+            // What the step wrote is still there.
+            let space = short_of_space(worker);
+            Err(StepError::Ended { status, oom: end.oom, pids_limit: end.pids_limit, space })
+        }
     }
+}
+
+/// Returns the store and what it has free, where that is little enough to make a step fail.
+fn short_of_space(worker: &BuildWorker) -> Option<(PathBuf, u64)> {
+    const LITTLE: u64 = 1 << 20;
+    let space = worker.store.space().ok()?;
+    let is_short = space.free < LITTLE || space.free_inodes == Some(0);
+    is_short.then(|| (worker.store.root().to_owned(), space.free))
 }
 
 /// Waits for the step's end; on cancellation asks it to end first.

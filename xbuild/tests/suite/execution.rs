@@ -155,6 +155,27 @@ fn run_passes_on_exit_codes_and_signals() {
 }
 
 #[test]
+fn what_a_program_makes_of_a_signal_is_its_end() {
+    let scratch = Scratch::new().with_busybox();
+    let script = "trap 'exit 3' TERM; echo started >&2; while :; do sleep 0.1; done";
+    let mut run = Following::start(&mut scratch.command(&["run", "busybox", "sh", "-c", script]));
+    run.wait_for("started");
+    run.signal("-TERM");
+    assert_eq!(run.end().code, 3);
+}
+
+#[test]
+fn run_takes_what_dockers_users_type() {
+    let scratch = Scratch::new().with_busybox();
+    let text = "FROM busybox\nENTRYPOINT [\"/no/such\"]\nCMD [\"x\"]\n";
+    scratch.build(&scratch.context("c", &[("Dockerfile", text)]), &["-t", "app"]).ok();
+    let bare = ["run", "--rm", "-i", "--entrypoint", "", "app", "echo", "hi"];
+    assert_eq!(scratch.xbuild(&bare).ok().stdout, "hi\n");
+    scratch.xbuild(&["run", "--entrypoint", "", "app"]).fails(2, &["nothing to run"]);
+    scratch.xbuild(&["run", "-it", "busybox", "sh"]).fails(2, &["--tty", "no terminal"]);
+}
+
+#[test]
 fn run_tells_a_missing_program_from_one_that_cannot_be_executed() {
     let scratch = Scratch::new().with_busybox();
     let check = |command: &[&str], code: i32, fragment: &str| {
@@ -228,6 +249,8 @@ fn a_second_signal_does_not_wait_for_a_step_that_ignores_the_first() {
     let scratch = Scratch::new().with_busybox();
     let text = "FROM busybox\nRUN trap '' INT TERM; echo waiting; while :; do sleep 1; done\n";
     let mut build = start_and_wait(&scratch, text);
+    build.signal("-INT");
+    build.wait_for("interrupted: what is running has 10 s to end; Ctrl-C again");
     // Two that come at once are one.
     while build.lives() {
         build.signal("-INT");

@@ -203,6 +203,19 @@ fn a_full_store_is_named_when_an_image_of_a_layout_is_copied_into_it() {
     small.scratch.xbuild(&["images"]).ok();
 }
 
+#[test]
+fn a_step_that_fails_while_the_store_is_full_says_so() {
+    let Some(small) = SmallStore::mount(Scratch::new(), "store", "40m") else { return };
+    let SmallStore { scratch, .. } = &small;
+    let busybox = Scratch::new().with_busybox();
+    scratch.xbuild(&["copy", &format!("oci-layout://{}", busybox.layout().display()), "busybox"]).ok();
+    let text = "FROM busybox\nRUN head -c 60000000 /dev/zero > /big\n";
+    let run = scratch.build(&scratch.context("c", &[("Dockerfile", text)]), &[]);
+    run.fails(5, &["exit code: 1", &format!("the store {} has", small.store.display()), "--root"]);
+    let run = scratch.build(&scratch.context("c", &[("Dockerfile", "FROM busybox\nRUN false\n")]), &[]);
+    assert!(!run.fails(5, &["exit code: 1"]).stderr.contains("the store"), "there is space again");
+}
+
 impl Drop for SmallStore {
     fn drop(&mut self) {
         let _ = std::process::Command::new("umount").arg(&self.store).status();

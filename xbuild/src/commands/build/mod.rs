@@ -315,7 +315,8 @@ impl Session {
             signal = super::signalled() => {
                 super::steps_end();
                 cancel.cancel();
-                let _ = solving.await;
+                let tell = |text| self.progress.note(text);
+                let _ = super::until_ended("what is running", solving, tell).await;
                 return Err(Failure::new(Class::Signal(signal), &["interrupted", "", "finished steps stay cached"]));
             }
             denied = push::denied(ahead) => {
@@ -324,9 +325,7 @@ impl Session {
                 return Err(denied);
             }
         };
-        solved.map_err(|error| {
-            report::solve(&error, graph, &worker.bases, &self.source.name, &self.file)
-        })
+        solved.map_err(|error| report::solve(&error, graph, &worker.bases, &self.source.name, &self.file))
     }
 
     fn explain(&self, solver: &Solver<BuildWorker>, graph: &StepGraph, targets: &[StepId]) {
