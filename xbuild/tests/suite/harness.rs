@@ -194,7 +194,7 @@ impl Following {
 
     #[track_caller]
     fn wait_for_line(&mut self, what: &str, is_it: impl Fn(&str) -> bool) {
-        while let Some(line) = self.lines.next() {
+        for line in self.lines.by_ref() {
             let line = line.unwrap();
             self.seen += &format!("{line}\n");
             if is_it(&line) {
