@@ -1,5 +1,5 @@
-//! Making a layout of ours usable again after a disk or somebody's hand damaged what describes it. Blobs are not touched:
-//! whoever reads one verifies it.
+//! Making a layout of ours usable again after a disk or somebody's hand damaged it. What is damaged is taken away, not
+//! repaired: whoever needs it makes or fetches it again.
 
 use std::fs::File;
 use std::io;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::{LAYOUT_FILE, Layout, names};
 use crate::error::{Error, Result};
-use crate::lock;
+use crate::{Digest, lock};
 
 /// A damaged list of names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +60,28 @@ impl Layout {
         }
         lock::create(&self.blobs(), &index, names::EMPTY_INDEX.as_bytes())?;
         Ok(Some(SetAside { path, why }))
+    }
+
+    /// Reads a blob whose reader failed, and removes it where its bytes are not those of its digest. Returns what was wrong;
+    /// `None` where the blob is whole.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn take_out_damaged(&self, digest: &Digest) -> Result<Option<Error>> {
+        let path = self.blob_path(digest);
+        let file = match self.open_blob(digest) {
+            Ok(file) => file,
+            // Somebody else has taken it out.
+            Err(error @ Error::MissingBlob { .. }) => return Ok(Some(error)),
+            Err(error) => return Err(error),
+        };
+        let (found, _) = Digest::of_reader(file, digest.algorithm()).map_err(Error::io("read", &path))?;
+        if found == *digest {
+            return Ok(None);
+        }
+        self.remove(digest)?;
+        let what = format!("its bytes have the digest {found}; it is out of the store now");
+        Ok(Some(Error::Damaged { digest: *digest, path, what }))
     }
 
     /// Why the list of names cannot be read, if it is damaged or missing.

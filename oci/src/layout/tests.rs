@@ -187,6 +187,20 @@ fn cache_05_a_damaged_document_that_is_stored_again_is_whole_again() {
 }
 
 #[test]
+fn cache_05_a_damaged_blob_is_taken_out_and_a_whole_one_stays() {
+    let (_directory, layout) = layout();
+    let digest = layout.put(&[7; 100_000]).unwrap();
+    assert!(layout.take_out_damaged(&digest).unwrap().is_none());
+    assert!(layout.has(&digest).unwrap());
+    std::fs::write(layout.blob_path(&digest), [8; 100_000]).unwrap();
+    let found = layout.take_out_damaged(&digest).unwrap();
+    assert!(matches!(found, Some(Error::Damaged { .. })), "{found:?}");
+    assert!(!layout.has(&digest).unwrap());
+    let found = layout.take_out_damaged(&digest).unwrap();
+    assert!(matches!(found, Some(Error::MissingBlob { .. })), "{found:?}");
+}
+
+#[test]
 fn a_damaged_list_of_names_is_set_aside() {
     let (_directory, layout) = layout();
     let index = layout.root().join("index.json");

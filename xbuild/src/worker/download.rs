@@ -74,10 +74,14 @@ impl Downloads {
         let root = self.store.root().to_owned();
         let failed = move |error| StepError::layer(error, &root);
         let again = (layers.clone(), descriptor.clone(), work.clone(), failed.clone());
-        let Some(remote) = &blob.remote else {
-            return blocking(move || layers.open_tar(&descriptor).and_then(work).map_err(failed)).await;
-        };
         let digest = oci::document::digest_of(&descriptor).map_err(oci::Error::from)?;
+        let Some(remote) = &blob.remote else {
+            let read = blocking(move || layers.open_tar(&descriptor).and_then(work).map_err(failed)).await;
+            let Err(error) = read else { return read };
+            let remote = Some(self.where_instead(error, digest).await?);
+            let (layers, _, work, _) = again;
+            return Box::pin(self.read(&layers, &Blob { remote, ..blob.clone() }, work)).await;
+        };
         let download = self.download(digest);
         let reading = async {
             let mut place = download.place.subscribe();
@@ -101,6 +105,17 @@ impl Downloads {
         }
         let (layers, descriptor, work, failed) = again;
         blocking(move || layers.open_tar(&descriptor).and_then(work).map_err(failed)).await
+    }
+
+    /// Says where a blob can be had that could not be read from the store because it is damaged; otherwise `error` was
+    /// right. (CACHE-05)
+    async fn where_instead(&self, error: StepError, digest: Digest) -> Result<Reference, StepError> {
+        let store = Arc::clone(&self.store);
+        let damage = blocking(move || Ok(store.layout().take_out_damaged(&digest)?)).await?;
+        let Some(damage) = damage else { return Err(error) };
+        let Some(place) = whereabouts::place(&self.store, &digest) else { return Err(damage.into()) };
+        self.registries.tell(format!("warning: {damage}; it is fetched again"));
+        Ok(place)
     }
 
     fn download(&self, digest: Digest) -> Arc<Download> {

@@ -10,6 +10,11 @@ fn damaged(scratch: &Scratch) -> String {
     let noise: String = (0..20_000).map(|number| format!("{number} ")).collect();
     let context = scratch.context("app", &[("Dockerfile", "FROM scratch\nCOPY f /\n"), ("f", &noise)]);
     scratch.digest(&context, &["-t", "app"]);
+    damage_largest(scratch)
+}
+
+/// Flips a bit of the largest blob; returns its name.
+fn damage_largest(scratch: &Scratch) -> String {
     let blobs = std::fs::read_dir(scratch.layout().join("blobs/sha256")).unwrap();
     let largest = blobs.map(|blob| blob.unwrap().path()).max_by_key(|path| path.metadata().unwrap().len());
     let largest = largest.unwrap();
@@ -47,6 +52,29 @@ fn cache_05_a_damaged_blob_of_the_store_is_told_as_such_and_made_again() {
         scratch.xbuild(&["push", "app", &two]).ok();
         Scratch::new().xbuild(&["pull", &two]).ok();
     }
+}
+
+#[test]
+fn cache_05_a_damaged_base_layer_is_fetched_again_by_the_step_that_reads_it() {
+    let Some(registry) = Registry::start() else { return };
+    let base = format!("{}/base:1", registry.host);
+    let maker = Scratch::new().with_busybox();
+    maker.xbuild(&["push", "busybox", &base]).ok();
+    let scratch = Scratch::new();
+    let file = format!("FROM {base}\nCOPY f /\n");
+    let context = scratch.context("app", &[("Dockerfile", &file), ("f", "x")]);
+    scratch.digest(&context, &["-t", "app"]);
+    // Writing the image out brings the layer into the store.
+    scratch.xbuild(&["save", "app", "-o", "type=oci,dest=/dev/null"]).ok();
+    let layer = damage_largest(&scratch);
+    let told = format!("blob sha256:{layer} ");
+    let run = scratch.xbuild(&["run", "app", "cat", "/f"]).ok();
+    assert!(run.stderr.contains(&told) && run.stderr.contains("it is fetched again"), "{}", run.stderr);
+    assert_eq!(run.stdout, "x");
+    // Without its registry it is told as what it is, once; what was unpacked serves.
+    damage_largest(&scratch);
+    drop(registry);
+    scratch.xbuild(&["run", "app", "true"]).ok();
 }
 
 #[test]
